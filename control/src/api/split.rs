@@ -1,0 +1,159 @@
+//! `sidestep.dev/v1alpha1` Split: the seam between controller and proxies.
+//!
+//! A Split lists *versions* (where the pods of each are found) and *rules* that give Services weights over them. The controller
+//! writes one per Rollout; one written by hand works without any Rollout. Its uid and generation are what a proxy reports back.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
+use kube::CustomResource;
+use serde::{Deserialize, Serialize};
+
+/// What a Split asks of the proxies.
+#[derive(Clone, Debug, Default, PartialEq, CustomResource, Serialize, Deserialize)]
+#[kube(
+    group = "sidestep.dev",
+    version = "v1alpha1",
+    kind = "Split",
+    plural = "splits",
+    namespaced,
+    status = "SplitStatus",
+    schema = "disabled",
+    derive = "Default",
+    derive = "PartialEq"
+)]
+#[serde(rename_all = "camelCase")]
+pub struct SplitSpec {
+    /// The versions that share the traffic; names are unique.
+    #[serde(default)]
+    pub versions: Vec<SplitVersion>,
+    /// Which Services are split, and how. A Service stands in one rule only.
+    #[serde(default)]
+    pub rules: Vec<SplitRule>,
+    /// What becomes of a share that a version cannot carry; absent means `redistribute`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<Fallback>,
+    /// The fleet of proxies that serves it; absent means `default`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<String>,
+}
+
+/// One member of a Split.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SplitVersion {
+    /// `stable`, `canary`, or a name of the writer's choice.
+    pub name: String,
+    /// The pod-template hash of its revision; absent in a Split written by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// The Service whose EndpointSlices list its pods.
+    pub service: String,
+    /// Ready pods needed to carry its whole weight; absent means 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needed: Option<u32>,
+}
+
+/// Services, and their weights over the versions.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SplitRule {
+    /// Names of the Services this rule governs, in the Split's namespace.
+    pub services: Vec<String>,
+    /// Ports of those Services, by name or number; absent means all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ports: Option<Vec<String>>,
+    /// Version name → weight. A share is its weight ÷ the sum; a version that is not named gets none.
+    pub weights: BTreeMap<String, u32>,
+}
+
+/// What becomes of a share that a version cannot carry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Fallback {
+    /// Other versions with spare capacity take it.
+    #[default]
+    Redistribute,
+    /// It is answered with 503.
+    Refuse,
+}
+
+/// What became of a Split.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SplitStatus {
+    /// The generation that the rest of the status speaks of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Accepted`, `Verified`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// What the controller remembers of the Rollout beyond Argo's status fields.
+    #[serde(flatten)]
+    pub memory: Memory,
+}
+
+/// What a rollout remembers that Argo's status has no field for.
+///
+/// It stands in `Split.status`, or in the annotation `sidestep.dev/state` where there is no Split.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Memory {
+    /// The generation whose weights every proxy acknowledged with effective equal to desired, and since when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verified: Option<Verified>,
+    /// What the rollout waits for, and until when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
+    /// Why the last update was aborted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_abort: Option<LastAbort>,
+}
+
+/// A weight change that every proxy acknowledged. Latched: later changes of capacity do not undo it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Verified {
+    /// The Split's generation.
+    pub generation: i64,
+    /// When the last proxy acknowledged it, in microseconds: a measurement window starts no earlier.
+    pub at: MicroTime,
+}
+
+/// What a rollout waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Waiting {
+    /// `pods`, `acknowledgement`, `pause`, `analysis`, `deadline`, `drain`.
+    pub reason: String,
+    /// The same for a person: which pods, which proxy, until when.
+    pub message: String,
+    /// When the rollout looks again by itself, if by time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<Time>,
+}
+
+/// Why an update was aborted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LastAbort {
+    /// The revision that was aborted.
+    pub revision: String,
+    /// Index of the step it was at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<i32>,
+    /// In words.
+    pub reason: String,
+    /// The metric that failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metric: Option<String>,
+    /// The value it had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// The condition it broke.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
+    /// When.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<Time>,
+}

@@ -1,0 +1,3 @@
+//! Sidestep: canary routing without the mesh.
+
+fn main() {}
