@@ -3,5 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`api`] | the wire types of the objects |
+//! | [`fleet`] | the proxies as the controller sees them |
 
 pub mod api;
+pub mod fleet;
