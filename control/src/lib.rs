@@ -3,9 +3,11 @@
 //! | module | what |
 //! |---|---|
 //! | [`api`] | the wire types of the objects |
-//! | [`measure`] | the I/O of analysis: one file per provider |
 //! | [`fleet`] | the proxies as the controller sees them |
+//! | [`local`] | one machine as a cluster: an API server, and what plays the cluster's other controllers and its pods |
+//! | [`measure`] | the I/O of analysis: one file per provider |
 
 pub mod api;
-pub mod measure;
 pub mod fleet;
+pub mod local;
+pub mod measure;

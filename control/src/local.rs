@@ -1,0 +1,4 @@
+//! One machine as a cluster.
+
+pub mod launcher;
+pub mod logs;
