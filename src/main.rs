@@ -1,3 +1,6 @@
 //! Sidestep: canary routing without the mesh.
 
+mod cli;
+mod settings;
+
 fn main() {}

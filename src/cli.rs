@@ -1,0 +1,420 @@
+//! What the user typed: the command line as clap sees it. No I/O; `settings` makes it usable, `commands` does it.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+/// Canary routing without the mesh: an L7 proxy and Argo-compatible rollouts in one binary.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sidestep",
+    version,
+    propagate_version = false,
+    max_term_width = 120
+)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Which cluster, as whom.
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+/// Which cluster, as whom: the flags of `kubectl`.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Connection")]
+pub(crate) struct Connection {
+    /// Path to the kubeconfig file; else $KUBECONFIG, else ~/.kube/config, else the one `sidestep run` wrote
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Name of the kubeconfig context to use
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) context: Option<String>,
+    /// Name of the kubeconfig cluster to use
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) cluster: Option<String>,
+    /// Name of the kubeconfig user to use
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+    /// Namespace; else the context's, else `default`
+    #[arg(short = 'n', long, global = true, value_name = "NAMESPACE")]
+    pub(crate) namespace: Option<String>,
+    /// Address and port of the API server
+    #[arg(short = 's', long, global = true, value_name = "URL")]
+    pub(crate) server: Option<String>,
+    /// Bearer token for the API server
+    #[arg(long, global = true, value_name = "TOKEN")]
+    pub(crate) token: Option<String>,
+    /// User to impersonate
+    #[arg(long = "as", global = true, value_name = "USER")]
+    pub(crate) impersonate: Option<String>,
+    /// Group to impersonate; may be repeated
+    #[arg(long = "as-group", global = true, value_name = "GROUP")]
+    pub(crate) impersonate_groups: Vec<String>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show the whole story on this machine: a good canary promoted, a bad one rolled back
+    Demo(DemoArgs),
+    /// Run proxy, controller and a one-machine cluster in this process, for your manifests
+    Run(Box<RunArgs>),
+    /// Get details about a rollout
+    Get(GetArgs),
+    /// List rollouts
+    List(ListArgs),
+    /// Watch a rollout until it is Healthy or Degraded
+    Status(StatusArgs),
+    /// Promote a rollout to its next step, or to the end
+    Promote(PromoteArgs),
+    /// Abort a rollout: all traffic back to stable
+    Abort(NamesArgs),
+    /// Retry an aborted rollout
+    Retry(RetryArgs),
+    /// Roll back to the previous revision, or to a chosen one
+    Undo(UndoArgs),
+    /// Pause a rollout
+    Pause(NamesArgs),
+    /// Restart the pods of a rollout
+    Restart(RestartArgs),
+    /// Update a rollout
+    Set(SetArgs),
+    /// Check manifests without applying them
+    Lint(LintArgs),
+    /// Print the version
+    Version(VersionArgs),
+}
+
+/// `sidestep demo`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Tell the story once and exit; the exit code says whether it went as it should
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Write what the load generator measured to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+    /// Address the proxy listens on
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub(crate) listen: String,
+    /// Address of the page in the browser, or `off`
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:3100")]
+    pub(crate) dashboard: String,
+    /// Print lines rather than a live view
+    #[arg(long)]
+    pub(crate) plain: bool,
+    /// Do not colour the output
+    #[arg(long)]
+    pub(crate) no_color: bool,
+}
+
+/// `sidestep run`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Manifests to apply: a file, a folder of .yaml, .yml and .json, or `-` for stdin; may be repeated
+    #[arg(short = 'f', long = "filename", value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Apply the manifests again when they change; what left them is deleted
+    #[arg(long)]
+    pub(crate) watch: bool,
+    /// Address the proxy listens on
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub(crate) listen: String,
+    /// Address of /metrics, /livez, /readyz, /table and /splits
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9901")]
+    pub(crate) admin: String,
+    /// Address of the embedded API server; loopback only
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:6440")]
+    pub(crate) api: String,
+    /// Address of the dashboard, or `off`
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:3100")]
+    pub(crate) dashboard: String,
+    /// Keep all objects in this folder across restarts; without it they live in memory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    /// Where to write the kubeconfig of the embedded cluster [default: ~/.sidestep/kubeconfig]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig_out: Option<PathBuf>,
+    /// Service that answers for hosts that name no Service
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    pub(crate) default_service: Option<String>,
+    /// Threads of the proxy [default: the CPUs this process may use]
+    #[arg(long, value_name = "N")]
+    pub(crate) proxy_workers: Option<String>,
+    /// Write one JSON line per request to this file, or to stdout with `-`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) access_log: Option<PathBuf>,
+}
+
+/// `sidestep get`.
+#[derive(Clone, Debug, Args)]
+#[command(arg_required_else_help = true)]
+pub(crate) struct GetArgs {
+    /// Of what kind.
+    #[command(subcommand)]
+    pub(crate) kind: GetKind,
+}
+
+/// What `get` can show.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum GetKind {
+    /// Get details about and a picture of a rollout
+    #[command(visible_aliases = ["ro", "rollouts"])]
+    Rollout(GetRolloutArgs),
+}
+
+/// `sidestep get rollout`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct GetRolloutArgs {
+    /// The rollout
+    pub(crate) name: String,
+    /// Watch live updates to the rollout
+    #[arg(short = 'w', long)]
+    pub(crate) watch: bool,
+    /// Do not colour the output
+    #[arg(long)]
+    pub(crate) no_color: bool,
+    /// Stop watching after so many seconds; 0 never
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub(crate) timeout_seconds: u64,
+}
+
+/// `sidestep list`.
+#[derive(Clone, Debug, Args)]
+#[command(arg_required_else_help = true)]
+pub(crate) struct ListArgs {
+    /// Of what kind.
+    #[command(subcommand)]
+    pub(crate) kind: ListKind,
+}
+
+/// What `list` can show.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum ListKind {
+    /// List rollouts
+    #[command(visible_aliases = ["ro", "rollout"])]
+    Rollouts(ListRolloutsArgs),
+}
+
+/// `sidestep list rollouts`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ListRolloutsArgs {
+    /// Only the rollout of this name
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Of all namespaces
+    #[arg(short = 'A', long)]
+    pub(crate) all_namespaces: bool,
+    /// Go on and print changes
+    #[arg(short = 'w', long)]
+    pub(crate) watch: bool,
+    /// Print when each line was printed
+    #[arg(long)]
+    pub(crate) timestamps: bool,
+}
+
+/// `sidestep status`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// The rollout
+    pub(crate) name: String,
+    /// Watch until the rollout is Healthy or Degraded
+    #[arg(
+        short = 'w', long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = true,
+        default_missing_value = "true", value_name = "BOOL"
+    )]
+    pub(crate) watch: bool,
+    /// Give up after this time, such as 60s or 5m; 0 never
+    #[arg(short = 't', long, value_name = "DURATION", default_value = "0", value_parser = crate::settings::go_duration)]
+    pub(crate) timeout: std::time::Duration,
+}
+
+/// `sidestep promote`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PromoteArgs {
+    /// The rollout
+    pub(crate) name: String,
+    /// Skip analysis, pauses and steps: to the end
+    #[arg(long)]
+    pub(crate) full: bool,
+}
+
+/// One or more rollouts.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct NamesArgs {
+    /// The rollouts
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+}
+
+/// `sidestep retry`: `retry rollout NAME…` as Argo has it, and `retry NAME…`.
+#[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+pub(crate) struct RetryArgs {
+    /// Of what kind.
+    #[command(subcommand)]
+    pub(crate) kind: Option<RetryKind>,
+    /// The rollouts
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+}
+
+impl RetryArgs {
+    /// The rollouts, whichever way they were typed.
+    pub(crate) fn into_names(self) -> Vec<String> {
+        match self.kind {
+            Some(RetryKind::Rollout(rollout)) => rollout.names,
+            None => self.names,
+        }
+    }
+}
+
+/// What can be retried.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum RetryKind {
+    /// Retry aborted rollouts
+    #[command(visible_aliases = ["ro", "rollouts"])]
+    Rollout(NamesArgs),
+}
+
+/// `sidestep undo`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct UndoArgs {
+    /// The rollout
+    pub(crate) name: String,
+    /// The revision to go back to; 0 is the previous one
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) to_revision: u32,
+}
+
+/// `sidestep restart`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RestartArgs {
+    /// The rollout
+    pub(crate) name: String,
+    /// Time before the restart, such as 30s or 5m
+    #[arg(
+        short = 'i',
+        long = "in",
+        value_name = "DURATION",
+        default_value = "0s"
+    )]
+    pub(crate) delay: String,
+}
+
+/// `sidestep set`.
+#[derive(Clone, Debug, Args)]
+#[command(arg_required_else_help = true)]
+pub(crate) struct SetArgs {
+    /// Which part.
+    #[command(subcommand)]
+    pub(crate) part: SetPart,
+}
+
+/// What can be set.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum SetPart {
+    /// Update the image of a rollout
+    Image(SetImageArgs),
+}
+
+/// `sidestep set image`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct SetImageArgs {
+    /// The rollout
+    pub(crate) name: String,
+    /// Container and its new image; `*` stands for all containers
+    #[arg(value_name = "CONTAINER=IMAGE", value_parser = crate::settings::container_image)]
+    pub(crate) image: crate::settings::ContainerImage,
+}
+
+/// `sidestep lint`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LintArgs {
+    /// Manifests: a file, a folder of .yaml, .yml and .json, or `-` for stdin; may be repeated
+    #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+}
+
+/// `sidestep version`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct VersionArgs {
+    /// Print the number only
+    #[arg(long)]
+    pub(crate) short: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_structs_fit_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn argos_ways_of_writing_a_command_are_understood() {
+        for line in [
+            "sidestep get rollout demo -w --no-color --timeout-seconds 3",
+            "sidestep get ro demo",
+            "kubectl-sidestep get rollouts demo -n there",
+            "sidestep list ro -A --timestamps",
+            "sidestep list rollouts --name demo -w",
+            "sidestep status demo --watch=false",
+            "sidestep status --timeout 60s demo",
+            "sidestep status demo -w",
+            "sidestep promote demo --full",
+            "sidestep abort a b",
+            "sidestep retry rollout a b",
+            "sidestep retry a b",
+            "sidestep undo demo --to-revision=3",
+            "sidestep undo demo --to-revision 3",
+            "sidestep restart demo -i 10s",
+            "sidestep set image demo app=repo:5000/demo:yellow",
+            "sidestep set image demo *=demo:yellow",
+            "sidestep -n there pause demo",
+            "sidestep run -f a.yaml -f dir --watch",
+            "sidestep version --short",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_refused() {
+        for line in [
+            "sidestep",
+            "sidestep get experiment demo",
+            "sidestep get rollout",
+            "sidestep abort",
+            "sidestep retry",
+            "sidestep status demo -t 60",
+            "sidestep status demo -t later",
+            "sidestep set image demo app",
+            "sidestep set image demo app=a=b",
+            "sidestep set image demo =image",
+            "sidestep lint",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn both_ways_of_retrying_name_the_same_rollouts() {
+        for line in ["sidestep retry a b", "sidestep retry ro a b"] {
+            let Command::Retry(retry) = parse(line).unwrap().command else {
+                panic!("{line}")
+            };
+            assert_eq!(retry.into_names(), ["a", "b"], "{line}");
+        }
+    }
+}
