@@ -2,11 +2,13 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`analysis`] | what an analysis does next, pure |
 //! | [`api`] | the wire types of the objects |
 //! | [`fleet`] | the proxies as the controller sees them |
 //! | [`local`] | one machine as a cluster: an API server, and what plays the cluster's other controllers and its pods |
 //! | [`measure`] | the I/O of analysis: one file per provider |
 
+pub mod analysis;
 pub mod api;
 pub mod fleet;
 pub mod local;

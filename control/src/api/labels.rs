@@ -28,3 +28,5 @@ pub const OURS: &str = "sidestep.dev/";
 pub const STATE: &str = "sidestep.dev/state";
 /// Label on revision Services: the ReplicaSet's name.
 pub const REVISION_OF: &str = "sidestep.dev/revision-of";
+/// Label on Rollouts, copied to their AnalysisRuns: which controller they belong to, where there are several.
+pub const INSTANCE_ID: &str = "argo-rollouts.argoproj.io/controller-instance-id";

@@ -1,0 +1,13 @@
+//! What an analysis does next, and what its answers mean. Pure: no kube client, no clock, no await.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`template`] | several templates, nested ones too → one spec |
+//! | [`args`] | arguments: merged, resolved, substituted, masked |
+//! | [`build`] | the AnalysisRun of a Rollout's step or background |
+//! | [`duration`] | Go's durations, read and written |
+
+pub mod args;
+pub mod build;
+pub mod duration;
+pub mod template;
