@@ -1,0 +1,662 @@
+//! The routing state as a plain value: routes, backends, splits.
+//!
+//! [`Table::build`] refuses what cannot be served, by name, and works out everything a request will ask: the host and path maps
+//! (`matching`) and the lots of every weighted rule (`split`). Nothing here counts or connects; the table in service is `live`'s.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+pub use self::matching::Routes;
+pub use crate::split::Fallback;
+use crate::split::{Member, Plan};
+
+pub mod matching;
+
+/// What a table is made of. Indices in it refer to its own lists.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Parts {
+    /// Which requests go where; see [`Routes`] for precedence.
+    pub routes: Vec<Route>,
+    /// The targets of the routes.
+    pub backends: Vec<Backend>,
+    /// The Splits that backends refer to, and those that no backend refers to yet: they are reported all the same.
+    pub splits: Vec<Split>,
+    /// Addresses at which proxies of ours listen: an endpoint that is one of them is refused, since requests would go round.
+    /// An unspecified address stands for the loopback ones.
+    pub own: Vec<SocketAddr>,
+}
+
+/// One route: requests that match go to the target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Which hosts it serves.
+    pub host: HostMatch,
+    /// Which paths it serves.
+    pub path: PathMatch,
+    /// What becomes of the requests.
+    pub target: Target,
+}
+
+/// Which hosts a route serves. Case, port and a trailing dot of the request's host play no part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostMatch {
+    /// Every host, and a request without one.
+    Any,
+    /// This host.
+    Exact(String),
+    /// Every host below this domain: `example.com` stands for `*.example.com`, at any depth, not for `example.com` itself.
+    Suffix(String),
+}
+
+/// Which paths a route serves; the query plays no part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathMatch {
+    /// The path itself and everything below it, element by element: `/a` and `/a/` serve `/a`, `/a/` and `/a/b`, not `/ab`.
+    Prefix(String),
+    /// This path, to the letter.
+    Exact(String),
+}
+
+/// What becomes of the requests of a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// They go to this backend, an index into [`Parts::backends`].
+    Backend(usize),
+    /// They are answered by the proxy.
+    Refuse(Refusal),
+}
+
+/// An answer of the proxy's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// HTTP status, 400 to 599.
+    pub status: u16,
+    /// One word for machines, sent as `x-sidestep-reason` and counted: visible ASCII, from a bounded set.
+    pub reason: String,
+    /// A sentence for people, sent as the body.
+    pub message: String,
+}
+
+/// The endpoints behind one port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Namespace of the Service.
+    pub namespace: String,
+    /// Name of the Service.
+    pub service: String,
+    /// The Service's port, by name or number.
+    pub port: String,
+    /// What its endpoints speak.
+    pub protocol: Protocol,
+    /// Where its endpoints come from.
+    pub source: Source,
+}
+
+/// What endpoints speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2 without TLS, with prior knowledge.
+    H2c,
+}
+
+/// Where a backend's endpoints come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// These, all of one kind.
+    Endpoints(Vec<Endpoint>),
+    /// The versions of a Split, by one of its rules.
+    Split {
+        /// Index into [`Parts::splits`].
+        split: usize,
+        /// Index into [`Split::rules`].
+        rule: usize,
+        /// Per version of the Split: its endpoints for this port.
+        endpoints: Vec<Vec<Endpoint>>,
+    },
+}
+
+/// One address of one pod.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// Where to connect.
+    pub address: SocketAddr,
+    /// Whose it is, a pod's uid for one. Address and pod together are its identity from table to table.
+    pub pod: String,
+    /// Whether it takes requests.
+    pub ready: bool,
+    /// Whether it is about to go: it takes no new requests and its idle connections are closed.
+    pub terminating: bool,
+}
+
+impl Endpoint {
+    /// Whether new requests may go to it.
+    #[must_use]
+    pub fn admits(&self) -> bool {
+        self.ready && !self.terminating
+    }
+}
+
+/// Versions, and rules that give Services weights over them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Split {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its uid: its identity from table to table.
+    pub uid: String,
+    /// Its generation, reported back once every worker serves it.
+    pub generation: i64,
+    /// What becomes of a share that a version cannot carry.
+    pub fallback: Fallback,
+    /// The version that takes deficits first, an index into `versions`.
+    pub stable: Option<usize>,
+    /// The versions.
+    pub versions: Vec<Version>,
+    /// The rules.
+    pub rules: Vec<Rule>,
+    /// Where its points come from.
+    pub pick: Pick,
+}
+
+/// One member of a Split.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Version {
+    /// `stable`, `canary`, or another word; unique within the Split.
+    pub name: String,
+    /// Its pod-template hash; may be empty.
+    pub revision: String,
+    /// Ready pods it needs to carry its whole weight; `None` means 1.
+    pub needed: Option<u32>,
+    /// Distinct pods of it that are ready.
+    pub ready: u32,
+}
+
+/// Weights of some Services over the versions of a Split.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rule {
+    /// Names of the Services, in the Split's namespace.
+    pub services: Vec<String>,
+    /// One weight per version. All 0: every request is answered with 503.
+    pub weights: Vec<u32>,
+}
+
+/// Where the points of weighted picks come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pick {
+    /// A low-discrepancy sequence: counts stay within a few of the share.
+    #[default]
+    Sequence,
+    /// Random draws, independent of one another.
+    Random,
+}
+
+/// Which object of the parts an error speaks of, so that it can be answered for alone and the rest be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// An index into [`Parts::routes`].
+    Route(usize),
+    /// An index into [`Parts::backends`].
+    Backend(usize),
+    /// An index into [`Parts::splits`].
+    Split(usize),
+}
+
+/// Why a table cannot be served.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{object}: {problem}")]
+pub struct Error {
+    /// The object in question.
+    pub part: Part,
+    /// Its name, for people.
+    pub object: String,
+    /// What is wrong with it.
+    pub problem: Problem,
+}
+
+/// What is wrong with a part of a table.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// A host that no request can have.
+    #[error("{0:?} is no host name")]
+    Host(String),
+    /// A path that no request can have.
+    #[error("path {0:?} does not start with /")]
+    Path(String),
+    /// A status that is no refusal.
+    #[error("status {0} is not between 400 and 599")]
+    Status(u16),
+    /// A reason that cannot stand in a header.
+    #[error("reason {0:?} is not one word of visible ASCII")]
+    Reason(String),
+    /// An index that points at nothing.
+    #[error("{kind} {index} is not in the table")]
+    Missing {
+        /// What it should point at.
+        kind: &'static str,
+        /// The index.
+        index: usize,
+    },
+    /// A name that is needed and empty.
+    #[error("{0} is empty")]
+    Empty(&'static str),
+    /// A list that has to have one entry per version.
+    #[error("{found} {kind} for {versions} versions")]
+    PerVersion {
+        /// What the list holds.
+        kind: &'static str,
+        /// How many it has.
+        found: usize,
+        /// How many versions there are.
+        versions: usize,
+    },
+    /// Two of one name.
+    #[error("{kind} {name:?} stands twice")]
+    Twice {
+        /// What stands twice.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// An address nobody can connect to.
+    #[error("endpoint {0} cannot be connected to")]
+    Address(SocketAddr),
+    /// An endpoint that is a proxy of ours.
+    #[error("endpoint {0} is a proxy of ours: requests would go round")]
+    Own(SocketAddr),
+}
+
+/// A routing state that can be served. Immutable; parts that equal those of the table before are shared with it.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    pub(crate) routes: Arc<Routes>,
+    pub(crate) backends: Vec<Arc<PlannedBackend>>,
+    pub(crate) splits: Vec<Arc<PlannedSplit>>,
+}
+
+/// A backend, and who gets which points of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlannedBackend {
+    /// The backend as given.
+    pub backend: Backend,
+    /// Its lots; `None` without a Split.
+    pub plan: Option<Plan>,
+}
+
+/// A Split, and the shares of its rules.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlannedSplit {
+    /// The Split as given.
+    pub split: Split,
+    /// Per rule: the shares as they are reported.
+    pub plans: Vec<Plan>,
+}
+
+impl Table {
+    /// Checks the parts and works out what requests will ask.
+    ///
+    /// A version's readiness is what the Split says, or less where fewer of its pods have a ready endpoint for the backend's port.
+    /// A rule's reported shares take the least of its ports, but for ports that no version serves at all.
+    ///
+    /// # Errors
+    ///
+    /// Names the first object that cannot be served.
+    pub fn build(parts: Parts) -> Result<Self, Error> {
+        for (index, split) in parts.splits.iter().enumerate() {
+            check_split(split).map_err(|problem| split_error(index, split, problem))?;
+        }
+        check_uids(&parts.splits)?;
+        for (index, backend) in parts.backends.iter().enumerate() {
+            check_backend(backend, &parts)
+                .map_err(|problem| backend_error(index, backend, problem))?;
+        }
+        for (index, route) in parts.routes.iter().enumerate() {
+            check_route(route, parts.backends.len())
+                .map_err(|problem| route_error(index, route, problem))?;
+        }
+        Ok(Self::plan(parts))
+    }
+
+    fn plan(parts: Parts) -> Self {
+        let splits: Vec<_> = plan_splits(parts.splits, &parts.backends);
+        let backends = parts
+            .backends
+            .into_iter()
+            .map(|backend| plan_backend(backend, &splits))
+            .collect();
+        Self {
+            routes: Arc::new(Routes::new(parts.routes)),
+            backends,
+            splits: splits.into_iter().map(Arc::new).collect(),
+        }
+    }
+
+    /// The target of a request; `None`: 404. Does not allocate.
+    #[must_use]
+    pub fn route(&self, host: &str, path: &str) -> Option<&Target> {
+        self.routes.find(host, path).map(|route| &route.target)
+    }
+
+    /// The routes, in the order given.
+    #[must_use]
+    pub fn routes(&self) -> &[Route] {
+        self.routes.list()
+    }
+
+    /// The backends, in the order given.
+    pub fn backends(&self) -> impl ExactSizeIterator<Item = &PlannedBackend> {
+        self.backends.iter().map(AsRef::as_ref)
+    }
+
+    /// The Splits, in the order given.
+    pub fn splits(&self) -> impl ExactSizeIterator<Item = &PlannedSplit> {
+        self.splits.iter().map(AsRef::as_ref)
+    }
+
+    /// Takes over every part of `before` that is equal, so that dropping `before` frees only what really changed.
+    pub(crate) fn share_with(&mut self, before: &Self) {
+        if self.routes.list() == before.routes.list() {
+            self.routes = Arc::clone(&before.routes);
+        }
+        share(&mut self.backends, &before.backends);
+        share(&mut self.splits, &before.splits);
+    }
+}
+
+/// Replaces each of `now` by its equal at the same place of `before`.
+fn share<T: PartialEq>(now: &mut [Arc<T>], before: &[Arc<T>]) {
+    for (now, before) in now.iter_mut().zip(before) {
+        if now == before {
+            *now = Arc::clone(before);
+        }
+    }
+}
+
+fn plan_backend(backend: Backend, splits: &[PlannedSplit]) -> Arc<PlannedBackend> {
+    let plan = match &backend.source {
+        Source::Endpoints(_) => None,
+        Source::Split {
+            split,
+            rule,
+            endpoints,
+        } => {
+            let split = &splits[*split].split;
+            Some(plan_rule(split, *rule, &port_ready(split, endpoints)))
+        }
+    };
+    Arc::new(PlannedBackend { backend, plan })
+}
+
+fn plan_splits(splits: Vec<Split>, backends: &[Backend]) -> Vec<PlannedSplit> {
+    let plan = |(index, split): (usize, Split)| {
+        let plan =
+            |rule: usize| plan_rule(&split, rule, &rule_ready(index, &split, rule, backends));
+        let plans = (0..split.rules.len()).map(plan).collect();
+        PlannedSplit { split, plans }
+    };
+    splits.into_iter().enumerate().map(plan).collect()
+}
+
+fn plan_rule(split: &Split, rule: usize, ready: &[u32]) -> Plan {
+    let member = |((version, &weight), &ready): ((&Version, &u32), &u32)| Member {
+        weight,
+        needed: version.needed.unwrap_or(1),
+        ready,
+    };
+    let weights = &split.rules[rule].weights;
+    let members: Vec<Member> = split
+        .versions
+        .iter()
+        .zip(weights)
+        .zip(ready)
+        .map(member)
+        .collect();
+    Plan::new(&members, split.stable, split.fallback)
+}
+
+/// Ready pods per version, the least over the rule's ports; a port that no version serves says nothing.
+fn rule_ready(index: usize, split: &Split, rule: usize, backends: &[Backend]) -> Vec<u32> {
+    let mut least: Vec<u32> = split.versions.iter().map(|version| version.ready).collect();
+    for backend in backends {
+        let Source::Split {
+            split: of,
+            rule: by,
+            endpoints,
+        } = &backend.source
+        else {
+            continue;
+        };
+        let ready = port_ready(split, endpoints);
+        if (*of, *by) == (index, rule) && ready.iter().any(|&ready| ready > 0) {
+            least
+                .iter_mut()
+                .zip(ready)
+                .for_each(|(least, ready)| *least = ready.min(*least));
+        }
+    }
+    least
+}
+
+/// Ready pods per version for one port: as the Split says, or fewer where endpoints are missing.
+fn port_ready(split: &Split, endpoints: &[Vec<Endpoint>]) -> Vec<u32> {
+    let ready = |(version, endpoints): (&Version, &Vec<Endpoint>)| {
+        let pods: HashSet<&str> = endpoints
+            .iter()
+            .filter(|endpoint| endpoint.admits())
+            .map(|endpoint| endpoint.pod.as_str())
+            .collect();
+        u32::try_from(pods.len())
+            .unwrap_or(u32::MAX)
+            .min(version.ready)
+    };
+    split.versions.iter().zip(endpoints).map(ready).collect()
+}
+
+fn check_split(split: &Split) -> Result<(), Problem> {
+    check_named("namespace", &split.namespace)?;
+    check_named("name", &split.name)?;
+    check_named("uid", &split.uid)?;
+    let mut names = HashSet::new();
+    for version in &split.versions {
+        check_named("a version's name", &version.name)?;
+        if !names.insert(&version.name) {
+            return Err(Problem::Twice {
+                kind: "version",
+                name: version.name.clone(),
+            });
+        }
+    }
+    check_index(
+        "stable version",
+        split.stable.unwrap_or(0),
+        split
+            .versions
+            .len()
+            .max(usize::from(split.stable.is_none())),
+    )?;
+    let versions = split.versions.len();
+    split
+        .rules
+        .iter()
+        .try_for_each(|rule| check_per_version("weights", rule.weights.len(), versions))
+}
+
+fn check_uids(splits: &[Split]) -> Result<(), Error> {
+    let mut uids = HashSet::new();
+    for (index, split) in splits.iter().enumerate() {
+        if !uids.insert(&split.uid) {
+            let problem = Problem::Twice {
+                kind: "uid",
+                name: split.uid.clone(),
+            };
+            return Err(split_error(index, split, problem));
+        }
+    }
+    Ok(())
+}
+
+fn check_backend(backend: &Backend, parts: &Parts) -> Result<(), Problem> {
+    check_named("namespace", &backend.namespace)?;
+    check_named("service", &backend.service)?;
+    match &backend.source {
+        Source::Endpoints(endpoints) => check_endpoints(endpoints, &parts.own),
+        Source::Split {
+            split,
+            rule,
+            endpoints,
+        } => {
+            check_index("split", *split, parts.splits.len())?;
+            let split = &parts.splits[*split];
+            check_index("rule", *rule, split.rules.len())?;
+            check_per_version("endpoint lists", endpoints.len(), split.versions.len())?;
+            endpoints
+                .iter()
+                .try_for_each(|endpoints| check_endpoints(endpoints, &parts.own))
+        }
+    }
+}
+
+fn check_endpoints(endpoints: &[Endpoint], own: &[SocketAddr]) -> Result<(), Problem> {
+    for Endpoint { address, .. } in endpoints {
+        if address.port() == 0 || address.ip().is_unspecified() || address.ip().is_multicast() {
+            return Err(Problem::Address(*address));
+        }
+        if own.iter().any(|own| is_at(*own, *address)) {
+            return Err(Problem::Own(*address));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a listener bound to `listener` answers at `address`, as far as addresses tell.
+fn is_at(listener: SocketAddr, address: SocketAddr) -> bool {
+    let (bound, ip) = (listener.ip().to_canonical(), address.ip().to_canonical());
+    listener.port() == address.port() && (bound == ip || bound.is_unspecified() && ip.is_loopback())
+}
+
+fn check_route(route: &Route, backends: usize) -> Result<(), Problem> {
+    match &route.host {
+        HostMatch::Any => {}
+        HostMatch::Exact(host) | HostMatch::Suffix(host) => check_host(host)?,
+    }
+    match &route.path {
+        PathMatch::Prefix(path) | PathMatch::Exact(path) if path.starts_with('/') => {}
+        PathMatch::Prefix(path) | PathMatch::Exact(path) => {
+            return Err(Problem::Path(path.clone()));
+        }
+    }
+    match &route.target {
+        Target::Backend(index) => check_index("backend", *index, backends),
+        Target::Refuse(refusal) => check_refusal(refusal),
+    }
+}
+
+/// A host name or an IPv4 address, without a port; or an IPv6 address in brackets, as it stands in `Host`.
+fn check_host(host: &str) -> Result<(), Problem> {
+    let name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    let good = match host.strip_prefix('[') {
+        Some(rest) => rest
+            .strip_suffix(']')
+            .is_some_and(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok()),
+        None => {
+            host.bytes().all(name)
+                && !host.is_empty()
+                && !host.starts_with('.')
+                && !host.ends_with('.')
+        }
+    };
+    if good && host.len() <= matching::HOST_MAX {
+        Ok(())
+    } else {
+        Err(Problem::Host(host.to_owned()))
+    }
+}
+
+fn check_refusal(refusal: &Refusal) -> Result<(), Problem> {
+    if !(400..=599).contains(&refusal.status) {
+        return Err(Problem::Status(refusal.status));
+    }
+    if refusal.reason.is_empty() || !refusal.reason.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Problem::Reason(refusal.reason.clone()));
+    }
+    Ok(())
+}
+
+fn check_named(what: &'static str, name: &str) -> Result<(), Problem> {
+    if name.is_empty() {
+        Err(Problem::Empty(what))
+    } else {
+        Ok(())
+    }
+}
+
+fn check_index(kind: &'static str, index: usize, length: usize) -> Result<(), Problem> {
+    if index < length {
+        Ok(())
+    } else {
+        Err(Problem::Missing { kind, index })
+    }
+}
+
+fn check_per_version(kind: &'static str, found: usize, versions: usize) -> Result<(), Problem> {
+    if found == versions {
+        Ok(())
+    } else {
+        Err(Problem::PerVersion {
+            kind,
+            found,
+            versions,
+        })
+    }
+}
+
+fn split_error(index: usize, split: &Split, problem: Problem) -> Error {
+    let object = format!("split {}/{}", split.namespace, split.name);
+    Error {
+        part: Part::Split(index),
+        object,
+        problem,
+    }
+}
+
+fn backend_error(index: usize, backend: &Backend, problem: Problem) -> Error {
+    let object = format!(
+        "backend {}/{}:{}",
+        backend.namespace, backend.service, backend.port
+    );
+    Error {
+        part: Part::Backend(index),
+        object,
+        problem,
+    }
+}
+
+fn route_error(index: usize, route: &Route, problem: Problem) -> Error {
+    let object = format!("route {index} ({route})");
+    Error {
+        part: Part::Route(index),
+        object,
+        problem,
+    }
+}
+
+impl std::fmt::Display for Route {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.host {
+            HostMatch::Any => f.write_str("*")?,
+            HostMatch::Exact(host) => f.write_str(host)?,
+            HostMatch::Suffix(host) => write!(f, "*.{host}")?,
+        }
+        match &self.path {
+            PathMatch::Prefix(path) => write!(f, "{path}*"),
+            PathMatch::Exact(path) => f.write_str(path),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

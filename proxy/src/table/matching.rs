@@ -1,0 +1,295 @@
+//! Host and path → route, with the precedence of the Gateway API.
+//!
+//! Among the routes that match both host and path: an exact host before the longest suffix before any host; then an exact path
+//! before the longest prefix; then the earlier in the list. Everything is a hash lookup; nothing is allocated.
+
+use std::collections::HashMap;
+
+use super::{HostMatch, PathMatch, Route};
+
+/// Longest host name that can match: 253 characters by RFC 1035, rounded up.
+pub(super) const HOST_MAX: usize = 255;
+
+/// The routes of a table, ready to be asked.
+#[derive(Debug, Default)]
+pub struct Routes {
+    list: Vec<Route>,
+    exact: HashMap<Box<str>, Paths>,
+    suffix: HashMap<Box<str>, Paths>,
+    any: Paths,
+}
+
+/// The routes of one host, as indices into the list.
+#[derive(Debug, Default)]
+struct Paths {
+    exact: HashMap<Box<str>, usize>,
+    /// Without a slash at the end, so that `/` is the empty string.
+    prefix: HashMap<Box<str>, usize>,
+    /// Length of the longest prefix: nothing longer is looked up.
+    longest: usize,
+}
+
+impl Routes {
+    /// Routes out of a list that was checked.
+    #[must_use]
+    pub(super) fn new(list: Vec<Route>) -> Self {
+        let mut routes = Self::default();
+        for (index, route) in list.iter().enumerate() {
+            let paths = match &route.host {
+                HostMatch::Any => &mut routes.any,
+                HostMatch::Exact(host) => routes.exact.entry(lower(host)).or_default(),
+                HostMatch::Suffix(host) => routes.suffix.entry(lower(host)).or_default(),
+            };
+            paths.add(&route.path, index);
+        }
+        routes.list = list;
+        routes
+    }
+
+    /// The routes, in the order given.
+    #[must_use]
+    pub fn list(&self) -> &[Route] {
+        &self.list
+    }
+
+    /// The route for a request.
+    ///
+    /// `host` as in the `Host` header or the authority, with or without a port, empty if there is none; `path` without its query.
+    #[must_use]
+    pub fn find(&self, host: &str, path: &str) -> Option<&Route> {
+        let mut buffer = [0; HOST_MAX];
+        let named =
+            lowered(without_port(host), &mut buffer).and_then(|host| self.find_named(host, path));
+        named
+            .or_else(|| self.any.find(path))
+            .map(|index| &self.list[index])
+    }
+
+    fn find_named(&self, host: &str, path: &str) -> Option<usize> {
+        let exact = self.exact.get(host).and_then(|paths| paths.find(path));
+        exact.or_else(|| self.find_suffix(host, path))
+    }
+
+    fn find_suffix(&self, host: &str, path: &str) -> Option<usize> {
+        if self.suffix.is_empty() {
+            return None;
+        }
+        let mut rest = host;
+        while let Some((_, parent)) = rest.split_once('.') {
+            if let Some(index) = self.suffix.get(parent).and_then(|paths| paths.find(path)) {
+                return Some(index);
+            }
+            rest = parent;
+        }
+        None
+    }
+}
+
+impl Paths {
+    /// The first of two equal matches stays.
+    fn add(&mut self, path: &PathMatch, index: usize) {
+        match path {
+            PathMatch::Exact(path) => {
+                self.exact.entry(path.as_str().into()).or_insert(index);
+            }
+            PathMatch::Prefix(path) => {
+                let path = path.trim_end_matches('/');
+                self.longest = self.longest.max(path.len());
+                self.prefix.entry(path.into()).or_insert(index);
+            }
+        }
+    }
+
+    fn find(&self, path: &str) -> Option<usize> {
+        let exact = if self.exact.is_empty() {
+            None
+        } else {
+            self.exact.get(path)
+        };
+        exact.or_else(|| self.find_prefix(path)).copied()
+    }
+
+    /// Looks up the path, then its parents, from the longest that could be there. `*` (of `OPTIONS *`) has no parent but the root.
+    fn find_prefix(&self, path: &str) -> Option<&usize> {
+        if self.prefix.is_empty() {
+            return None;
+        }
+        let mut rest = self.within_longest(path);
+        while !rest.is_empty() {
+            if let Some(index) = self.prefix.get(rest) {
+                return Some(index);
+            }
+            rest = parent(rest);
+        }
+        self.prefix.get("")
+    }
+
+    /// The longest run of whole elements of `path` that is no longer than any prefix here.
+    fn within_longest<'a>(&self, path: &'a str) -> &'a str {
+        if path.len() <= self.longest {
+            return path;
+        }
+        match path.as_bytes()[..=self.longest]
+            .iter()
+            .rposition(|&byte| byte == b'/')
+        {
+            Some(slash) => path.get(..slash).unwrap_or(""),
+            None => "",
+        }
+    }
+}
+
+fn parent(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(parent, _)| parent)
+}
+
+fn lower(host: &str) -> Box<str> {
+    host.to_ascii_lowercase().into()
+}
+
+/// The host without port and without the dot that ends a fully qualified name.
+fn without_port(host: &str) -> &str {
+    let host = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && is_whole(name) => {
+            name
+        }
+        Some(_) | None => host,
+    };
+    host.strip_suffix('.').unwrap_or(host)
+}
+
+/// Whether the colon after `name` ends it: always, except within an IPv6 address.
+fn is_whole(name: &str) -> bool {
+    !name.starts_with('[') || name.ends_with(']')
+}
+
+/// The host in lower case, in `buffer` if it has to change; `None` when it is empty or too long to match anything.
+fn lowered<'a>(host: &'a str, buffer: &'a mut [u8; HOST_MAX]) -> Option<&'a str> {
+    if host.is_empty() || host.len() > HOST_MAX {
+        return None;
+    }
+    if !host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Some(host);
+    }
+    let copy = buffer.get_mut(..host.len())?;
+    copy.copy_from_slice(host.as_bytes());
+    copy.make_ascii_lowercase();
+    std::str::from_utf8(copy).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::Target;
+
+    fn host(text: &str) -> HostMatch {
+        match text.strip_prefix("*.") {
+            Some(domain) => HostMatch::Suffix(domain.to_owned()),
+            None if text == "*" => HostMatch::Any,
+            None => HostMatch::Exact(text.to_owned()),
+        }
+    }
+
+    /// `host/path` or, with `=` before it, an exact path.
+    fn routes(texts: &[&str]) -> Routes {
+        let route = |(index, text): (usize, &&str)| {
+            let (exact, text) = text
+                .strip_prefix('=')
+                .map_or((false, *text), |text| (true, text));
+            let (name, path) = text.split_once('/').unwrap();
+            let path = format!("/{path}");
+            Route {
+                host: host(name),
+                path: if exact {
+                    PathMatch::Exact(path)
+                } else {
+                    PathMatch::Prefix(path)
+                },
+                target: Target::Backend(index),
+            }
+        };
+        Routes::new(texts.iter().enumerate().map(route).collect())
+    }
+
+    #[track_caller]
+    fn check(texts: &[&str], asked: (&str, &str), expected: Option<usize>) {
+        let routes = routes(texts);
+        let found = routes
+            .find(asked.0, asked.1)
+            .map(|route| route.target.clone());
+        assert_eq!(
+            found,
+            expected.map(Target::Backend),
+            "{asked:?} of {texts:?}"
+        );
+    }
+
+    #[test]
+    fn hosts_by_precedence() {
+        let all = ["*/", "*.com/", "*.shop.com/", "a.shop.com/"];
+        check(&all, ("a.shop.com", "/"), Some(3));
+        check(&all, ("b.shop.com", "/"), Some(2));
+        check(&all, ("b.c.shop.com", "/"), Some(2));
+        check(&all, ("shop.com", "/"), Some(1));
+        check(&all, ("com", "/"), Some(0));
+        check(&all, ("", "/"), Some(0));
+        check(&["a.shop.com/"], ("b.shop.com", "/"), None);
+    }
+
+    #[test]
+    fn case_port_and_final_dot_play_no_part() {
+        for asked in [
+            "Web.NS.svc",
+            "web.ns.svc:8080",
+            "WEB.ns.svc.:80",
+            "web.ns.svc:",
+        ] {
+            check(&["web.ns.SVC/"], (asked, "/"), Some(0));
+        }
+        check(&["[::1]/"], ("[::1]:80", "/"), Some(0));
+        check(&["[::1]/"], ("[::1]", "/"), Some(0));
+    }
+
+    #[test]
+    fn paths_by_precedence() {
+        let all = ["h/", "h/a", "h/a/b/", "=h/a/b", "=h/a/b/c/d"];
+        check(&all, ("h", "/"), Some(0));
+        check(&all, ("h", "/ab"), Some(0));
+        check(&all, ("h", "/a"), Some(1));
+        check(&all, ("h", "/a/"), Some(1));
+        check(&all, ("h", "/a/bc/d"), Some(1));
+        check(&all, ("h", "/a/b"), Some(3));
+        check(&all, ("h", "/a/b/"), Some(2));
+        check(&all, ("h", "/a/b/c"), Some(2));
+        check(&all, ("h", "*"), Some(0));
+    }
+
+    #[test]
+    fn a_path_that_only_a_less_specific_host_serves_falls_to_it() {
+        check(&["*/", "h/a"], ("h", "/b"), Some(0));
+    }
+
+    #[test]
+    fn the_first_of_two_equal_routes_wins() {
+        check(&["h/a", "h/a/", "H/a"], ("h", "/a"), Some(0));
+    }
+
+    #[test]
+    fn a_path_may_hold_any_characters() {
+        check(&["h/a", "h/ä"], ("h", "/ä/b"), Some(1));
+        check(&["h/a"], ("h", "/ééé"), None);
+    }
+
+    #[test]
+    fn ten_thousand_hosts_are_all_found() {
+        let names: Vec<String> = (0..10_000)
+            .map(|i| format!("s{i}.ns{}.svc/", i % 7))
+            .collect();
+        let texts: Vec<&str> = names.iter().map(String::as_str).collect();
+        let routes = routes(&texts);
+        for (index, name) in names.iter().enumerate() {
+            let found = routes.find(name.trim_end_matches('/'), "/x").unwrap();
+            assert_eq!(found.target, Target::Backend(index), "{name}");
+        }
+    }
+}
