@@ -5,7 +5,18 @@
 //! | `config` | addresses, limits and deadlines, already valid |
 //! | `table`, `table/matching` | the routing state as a plain value; host and path → route |
 //! | `split` | shares, points, the pick of a version |
+//! | `balance`, `breaker`, `budget` | which endpoint; which to pass over; how many retries |
+//! | `headers` | what changes in a head on its way through |
+//! | `error` | what can go wrong, who caused it, may it be retried, what the client is told |
+//! | `sniff`, `ticker` | HTTP/1 or HTTP/2 on one port; a worker's coarse clock and deadlines |
 
+mod balance;
+pub mod breaker;
+pub mod budget;
 pub mod config;
+pub mod error;
+mod headers;
+mod sniff;
 pub mod split;
 pub mod table;
+mod ticker;

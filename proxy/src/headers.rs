@@ -1,0 +1,346 @@
+//! What changes in a head on its way through: hop-by-hop fields go, forwarded fields come, the target takes the form
+//! the upstream's protocol wants.
+//!
+//! Works on values of the `http` crate and nothing else: no I/O, no clock. Whom a request is for (routing) and what an
+//! answer of our own looks like are decided elsewhere.
+
+use std::net::IpAddr;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, Entry, HOST, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, request};
+
+use crate::table::Protocol;
+
+/// Why the host of a request cannot be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum HostError {
+    #[error("the request names no host")]
+    Missing,
+    #[error("the request has more than one Host field")]
+    Duplicate,
+    #[error("the Host field is not a host")]
+    Malformed,
+    #[error("the Host field and :authority differ")]
+    Mismatch,
+}
+
+/// The client as far as forwarded fields need to know it; made once per connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    address: HeaderValue,
+    trusted: bool,
+}
+
+impl Peer {
+    /// A client at `address`; its own forwarded fields are believed only when it is `trusted`.
+    pub(crate) fn new(address: IpAddr, trusted: bool) -> Self {
+        let text = Bytes::from(address.to_canonical().to_string());
+        let address = HeaderValue::from_maybe_shared(text).expect("an address is visible ASCII");
+        Self { address, trusted }
+    }
+}
+
+/// The host a request is for, as it stands in the request (port included); `None` for an HTTP/1.0 request that names none.
+///
+/// The authority of an absolute-form target wins over the Host field (RFC 9112 section 3.2.2); in HTTP/2 the two must agree
+/// (RFC 9113 section 8.3.1).
+pub(crate) fn host(head: &request::Parts) -> Result<Option<&str>, HostError> {
+    let field = host_field(&head.headers)?;
+    let authority = head.uri.authority().map(Authority::as_str);
+    let host = match (authority, field) {
+        (Some(authority), Some(field)) if head.version == Version::HTTP_2 && authority != field => {
+            return Err(HostError::Mismatch);
+        }
+        (Some(authority), _) if head.version != Version::HTTP_11 => Some(authority),
+        (Some(authority), Some(_)) => Some(authority),
+        (None, Some(field)) => Some(field),
+        (_, None) if head.version < Version::HTTP_11 => None,
+        (_, None) => return Err(HostError::Missing),
+    };
+    if host.is_some_and(|host| !is_host(host)) {
+        return Err(HostError::Malformed);
+    }
+    Ok(host)
+}
+
+/// Whether this request has passed through the proxy named `instance` before.
+pub(crate) fn has_passed(headers: &HeaderMap, instance: &HeaderValue) -> bool {
+    headers.get_all(&HOP).iter().any(|hop| hop == instance)
+}
+
+/// The protocol a request asks to change to, if it is one that may pass: any but h2c, which would be a tunnel around the
+/// routes. Only HTTP/1.1 knows the mechanism.
+pub(crate) fn wanted_upgrade(head: &request::Parts) -> Option<HeaderValue> {
+    if head.version != Version::HTTP_11 || !names_token(&head.headers, &CONNECTION, "upgrade") {
+        return None;
+    }
+    let protocol = head.headers.get(UPGRADE)?;
+    let tunnels_http = tokens(protocol).any(|token| starts_with_ignore_case(token, "h2c"));
+    (!tunnels_http).then(|| protocol.clone())
+}
+
+/// Makes a request ready for an upstream: hop-by-hop fields out, forwarded fields and the hop mark in, target and Host (or
+/// `:authority`) in the form that `protocol` wants. `upgrade` is what [`wanted_upgrade`] said; `has_body` is false when the
+/// body is known to be empty.
+///
+/// # Errors
+/// [`HostError::Malformed`] when the target cannot be written in the form that HTTP/2 wants.
+pub(crate) fn to_upstream(
+    head: &mut request::Parts,
+    peer: &Peer,
+    instance: &HeaderValue,
+    protocol: Protocol,
+    upgrade: Option<HeaderValue>,
+    has_body: bool,
+) -> Result<(), HostError> {
+    strip_request(&mut head.headers);
+    move_authority_to_host(head)?;
+    forwarded(&mut head.headers, peer);
+    head.headers.append(&HOP, instance.clone());
+    match protocol {
+        Protocol::Http1 => {
+            if let Some(upgrade) = upgrade {
+                put_upgrade(&mut head.headers, upgrade);
+            }
+            join_cookies(&mut head.headers);
+            frame_body(head, has_body);
+            to_origin_form(head);
+            head.version = Version::HTTP_11;
+        }
+        Protocol::H2c => {
+            to_absolute_form(head)?;
+            head.version = Version::HTTP_2;
+        }
+    }
+    head.extensions.clear();
+    Ok(())
+}
+
+/// Makes a response ready for the client: hop-by-hop fields out. With `upgrade` (a 101 that was asked for) the fields that
+/// carry it stay.
+pub(crate) fn to_downstream(headers: &mut HeaderMap, upgrade: bool) {
+    let protocol = if upgrade {
+        headers.remove(UPGRADE)
+    } else {
+        None
+    };
+    strip(headers);
+    if let Some(protocol) = protocol {
+        put_upgrade(headers, protocol);
+    }
+}
+
+/// Whether the body of a message has a transfer coding besides `chunked`, which we could not hand on: the codings are
+/// undone hop by hop and hyper undoes `chunked` only.
+pub(crate) fn has_unknown_coding(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(TRANSFER_ENCODING)
+        .iter()
+        .flat_map(tokens)
+        .any(|coding| !coding.eq_ignore_ascii_case("chunked"))
+}
+
+fn host_field(headers: &HeaderMap) -> Result<Option<&str>, HostError> {
+    let mut fields = headers.get_all(HOST).iter();
+    let Some(field) = fields.next() else {
+        return Ok(None);
+    };
+    if fields.next().is_some() {
+        return Err(HostError::Duplicate);
+    }
+    field.to_str().map(Some).map_err(|_| HostError::Malformed)
+}
+
+/// Host characters of RFC 3986 section 3.2.2 with a port; user information (`@`) is not among them.
+fn is_host(host: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+,;=".contains(&byte);
+    !host.is_empty() && !host.starts_with(':') && host.bytes().all(allowed)
+}
+
+fn strip_request(headers: &mut HeaderMap) {
+    let trailers = names_token(headers, &TE, "trailers");
+    strip(headers);
+    headers.remove(TE);
+    headers.remove(EXPECT);
+    headers.remove(PROXY_AUTHORIZATION);
+    if trailers {
+        headers.insert(TE, TRAILERS);
+    }
+}
+
+/// Takes out what belongs to one connection only (RFC 9110 section 7.6.1), the fields that Connection names among it, except
+/// those a client must not be able to take away. `Trailer` stays: both sides are asked to keep it.
+fn strip(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        remove_named(headers);
+    }
+    headers.remove(&KEEP_ALIVE);
+    headers.remove(&PROXY_CONNECTION);
+    headers.remove(UPGRADE);
+    headers.remove(TRANSFER_ENCODING);
+    headers.remove(PROXY_AUTHENTICATE);
+}
+
+fn remove_named(headers: &mut HeaderMap) {
+    let Entry::Occupied(entry) = headers.entry(CONNECTION) else {
+        return;
+    };
+    let connection: Vec<HeaderValue> = entry.remove_entry_mult().1.collect();
+    for token in connection.iter().flat_map(tokens) {
+        if !is_protected(token) {
+            headers.remove(token);
+        }
+    }
+}
+
+/// Fields that do not go because Connection names them: who asks, for what, how long the body is, and what proxies said.
+fn is_protected(name: &str) -> bool {
+    let exact = [HOST, AUTHORIZATION, COOKIE, CONTENT_LENGTH, TE];
+    exact
+        .iter()
+        .any(|kept| name.eq_ignore_ascii_case(kept.as_str()))
+        || starts_with_ignore_case(name, "x-forwarded-")
+        || starts_with_ignore_case(name, "x-sidestep-")
+}
+
+/// Gives every request a Host field that says what the target says.
+fn move_authority_to_host(head: &mut request::Parts) -> Result<(), HostError> {
+    let Some(authority) = head.uri.authority() else {
+        return Ok(());
+    };
+    let same = head
+        .headers
+        .get(HOST)
+        .is_some_and(|host| host == authority.as_str());
+    if !same {
+        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| HostError::Malformed)?;
+        head.headers.insert(HOST, host);
+    }
+    Ok(())
+}
+
+/// Sets `X-Forwarded-For`, `-Proto` and `-Host`. A trusted peer's own values stay and the chain grows by its address.
+fn forwarded(headers: &mut HeaderMap, peer: &Peer) {
+    if peer.trusted && headers.contains_key(&X_FORWARDED_FOR) {
+        let chain = chain(headers, &peer.address);
+        headers.insert(&X_FORWARDED_FOR, chain);
+    } else {
+        headers.insert(&X_FORWARDED_FOR, peer.address.clone());
+    }
+    if !(peer.trusted && headers.contains_key(&X_FORWARDED_PROTO)) {
+        headers.insert(&X_FORWARDED_PROTO, HTTP);
+    }
+    if peer.trusted && headers.contains_key(&X_FORWARDED_HOST) {
+        return;
+    }
+    match headers.get(HOST).cloned() {
+        Some(host) => headers.insert(&X_FORWARDED_HOST, host),
+        None => headers.remove(&X_FORWARDED_HOST),
+    };
+}
+
+fn chain(headers: &HeaderMap, address: &HeaderValue) -> HeaderValue {
+    let mut chain = BytesMut::with_capacity(64);
+    for value in headers.get_all(&X_FORWARDED_FOR) {
+        chain.put_slice(value.as_bytes());
+        chain.put_slice(b", ");
+    }
+    chain.put_slice(address.as_bytes());
+    HeaderValue::from_maybe_shared(chain.freeze()).unwrap_or_else(|_| address.clone())
+}
+
+fn put_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, protocol);
+}
+
+/// HTTP/2 clients may split the cookie; HTTP/1 wants it in one field (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut cookies = headers.get_all(COOKIE).iter();
+    if cookies.next().is_none() || cookies.next().is_none() {
+        return;
+    }
+    let mut joined = BytesMut::with_capacity(128);
+    for cookie in headers.get_all(COOKIE) {
+        if !joined.is_empty() {
+            joined.put_slice(b"; ");
+        }
+        joined.put_slice(cookie.as_bytes());
+    }
+    if let Ok(joined) = HeaderValue::from_maybe_shared(joined.freeze()) {
+        headers.insert(COOKIE, joined);
+    }
+}
+
+/// hyper frames a body of unknown length as `chunked` by itself, except for the methods that rarely have one.
+fn frame_body(head: &mut request::Parts, has_body: bool) {
+    let implied = head.method != Method::GET && head.method != Method::HEAD;
+    if has_body && !implied && !head.headers.contains_key(CONTENT_LENGTH) {
+        head.headers
+            .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+}
+
+fn to_origin_form(head: &mut request::Parts) {
+    if head.uri.authority().is_none() {
+        return;
+    }
+    let target = head.uri.path_and_query().cloned();
+    head.uri = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
+}
+
+fn to_absolute_form(head: &mut request::Parts) -> Result<(), HostError> {
+    let host = head.headers.remove(HOST);
+    let mut parts = std::mem::take(&mut head.uri).into_parts();
+    parts.scheme = Some(Scheme::HTTP);
+    if parts.authority.is_none() {
+        let host = host.ok_or(HostError::Missing)?;
+        parts.authority =
+            Some(Authority::try_from(host.as_bytes()).map_err(|_| HostError::Malformed)?);
+    }
+    parts
+        .path_and_query
+        .get_or_insert_with(|| PathAndQuery::from_static("/"));
+    head.uri = Uri::from_parts(parts).map_err(|_| HostError::Malformed)?;
+    Ok(())
+}
+
+fn names_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .flat_map(tokens)
+        .any(|given| given.eq_ignore_ascii_case(token))
+}
+
+/// The elements of a comma-separated field, trimmed; none when the field is not ASCII.
+fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
+    let text = value.to_str().unwrap_or_default();
+    text.split(',')
+        .map(str::trim)
+        .filter(|token| !token.is_empty())
+}
+
+fn starts_with_ignore_case(text: &str, prefix: &str) -> bool {
+    text.as_bytes()
+        .get(..prefix.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+}
+
+/// Proxies of ours that a request has passed, by instance: what RFC 8586's `CDN-Loop` is among CDNs.
+static HOP: HeaderName = HeaderName::from_static("x-sidestep-hop");
+static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const HTTP: HeaderValue = HeaderValue::from_static("http");
+const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
+
+#[cfg(test)]
+mod tests;
