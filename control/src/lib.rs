@@ -7,9 +7,11 @@
 //! | [`fleet`] | the proxies as the controller sees them |
 //! | [`local`] | one machine as a cluster: an API server, and what plays the cluster's other controllers and its pods |
 //! | [`measure`] | the I/O of analysis: one file per provider |
+//! | [`rollout`] | what a rollout does next, pure |
 
 pub mod analysis;
 pub mod api;
 pub mod fleet;
 pub mod local;
 pub mod measure;
+pub mod rollout;

@@ -108,6 +108,22 @@ pub struct Memory {
     /// Why the last update was aborted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_abort: Option<LastAbort>,
+    /// Revisions that still have pods and that no proxy serves any more, by hash, and since when: their drain began then.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub left: BTreeMap<String, Time>,
+    /// A revision that another controller named, and that is the spec's template nonetheless.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adopted: Option<Adopted>,
+}
+
+/// A revision that another controller named by a hash of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Adopted {
+    /// The hash we would have given its template.
+    pub template: String,
+    /// The hash it has.
+    pub revision: String,
 }
 
 /// A weight change that every proxy acknowledged. Latched: later changes of capacity do not undo it.

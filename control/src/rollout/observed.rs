@@ -1,0 +1,297 @@
+//! What is: the objects of one rollout as they were read, and what the fleet says.
+//!
+//! Everything here is of one moment. The reader leaves nothing out that exists, and judges nothing.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::split::Split;
+use crate::analysis::build::Role;
+use crate::api::labels;
+use crate::api::replicaset::ReplicaSet;
+
+/// All that one decision looks at, beside the plan and the state.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Observed {
+    /// The Rollout's own metadata.
+    pub rollout: Metadata,
+    /// The ReplicaSets it owns that carry a pod-template hash, in any order.
+    pub revisions: Vec<Revision>,
+    /// The Services that its spec names and that exist.
+    pub services: Vec<Service>,
+    /// The AnalysisRuns it owns, in any order.
+    pub runs: Vec<Run>,
+    /// Its Split, if it exists and is ours.
+    pub split: Option<WrittenSplit>,
+    /// What the proxies that serve the Split say of it.
+    pub fleet: Fleet,
+    /// Names in its namespace that ReplicaSets of others have taken.
+    pub taken: Vec<String>,
+}
+
+/// The Rollout's own metadata.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Metadata {
+    /// Its name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its uid.
+    pub uid: String,
+    /// Counts changes of its spec.
+    pub generation: i64,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl Metadata {
+    /// The revision number that stands on the Rollout.
+    #[must_use]
+    pub fn revision(&self) -> Option<i64> {
+        number(&self.annotations, labels::REVISION)
+    }
+}
+
+/// One revision: a ReplicaSet with its counts. Counts are pods.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Revision {
+    /// The ReplicaSet's name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// Its pod-template hash, read from its label and never computed again.
+    pub hash: String,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Its pod template, as JSON.
+    pub template: Value,
+    /// Its `spec.minReadySeconds`.
+    pub min_ready_seconds: i32,
+    /// Pods wanted: its `spec.replicas`.
+    pub wanted: i32,
+    /// Pods that exist.
+    pub pods: i32,
+    /// Pods that are ready.
+    pub ready: i32,
+    /// Pods that have been ready for `minReadySeconds`.
+    pub available: i32,
+    /// Its counts belong to its present spec.
+    pub settled: bool,
+    /// It is being deleted.
+    pub deleting: bool,
+    /// Its condition `ReplicaFailure`, if true: reason and message.
+    pub failure: Option<(String, String)>,
+    /// Its revision Service exists.
+    pub has_service: bool,
+}
+
+impl Revision {
+    /// Reads a ReplicaSet; none if it carries no pod-template hash.
+    #[must_use]
+    pub fn read(set: &ReplicaSet, has_service: bool) -> Option<Self> {
+        let metadata = &set.metadata;
+        let hash = metadata.labels.as_ref()?.get(labels::POD_TEMPLATE_HASH)?;
+        let status = set.status.clone().unwrap_or_default();
+        let failure = status
+            .conditions
+            .iter()
+            .flatten()
+            .find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True")
+            .map(|condition| {
+                let text = |text: &Option<String>| text.clone().unwrap_or_default();
+                (text(&condition.reason), text(&condition.message))
+            });
+        Some(Self {
+            name: metadata.name.clone().unwrap_or_default(),
+            uid: metadata.uid.clone().unwrap_or_default(),
+            hash: hash.clone(),
+            created_at: metadata
+                .creation_timestamp
+                .as_ref()
+                .map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+            annotations: metadata.annotations.clone().unwrap_or_default(),
+            template: set.spec.template.clone(),
+            min_ready_seconds: set.spec.min_ready_seconds.unwrap_or(0),
+            wanted: set.spec.replicas.unwrap_or(1),
+            pods: status.replicas,
+            ready: status.ready_replicas.unwrap_or(0),
+            available: status.available_replicas.unwrap_or(0),
+            settled: status.observed_generation >= metadata.generation,
+            deleting: metadata.deletion_timestamp.is_some(),
+            failure,
+            has_service,
+        })
+    }
+
+    /// Its revision number.
+    #[must_use]
+    pub fn number(&self) -> Option<i64> {
+        number(&self.annotations, labels::REVISION)
+    }
+
+    /// `spec.replicas` of the Rollout when it was last scaled.
+    #[must_use]
+    pub fn desired(&self) -> Option<i64> {
+        number(&self.annotations, labels::DESIRED_REPLICAS)
+    }
+
+    /// From when it may be scaled to zero, if it waits for that. A time that cannot be read has passed.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Timestamp> {
+        let text = self.annotations.get(labels::SCALE_DOWN_DEADLINE)?;
+        Some(text.parse().unwrap_or(Timestamp::MIN))
+    }
+}
+
+fn number(annotations: &BTreeMap<String, String>, key: &str) -> Option<i64> {
+    annotations.get(key)?.parse().ok()
+}
+
+/// A Service that the spec names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// Its selector.
+    pub selector: BTreeMap<String, String>,
+    /// Its annotation `managed-by-rollouts`.
+    pub managed_by: Option<String>,
+}
+
+impl Service {
+    /// The revision its selector names, if it does.
+    #[must_use]
+    pub fn hash(&self) -> Option<&str> {
+        self.selector
+            .get(labels::POD_TEMPLATE_HASH)
+            .map(String::as_str)
+    }
+}
+
+/// An AnalysisRun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Its name.
+    pub name: String,
+    /// What it is for, as its labels say; none for one made by hand.
+    pub role: Option<Role>,
+    /// The revision it judges.
+    pub hash: String,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// Where it stands.
+    pub phase: RunPhase,
+    /// In words.
+    pub message: String,
+    /// It has been told to end.
+    pub terminating: bool,
+    /// What made it fail, where it has failed.
+    pub failure: Option<Failure>,
+}
+
+/// Where an AnalysisRun stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RunPhase {
+    /// Not begun.
+    #[default]
+    Pending,
+    /// Measuring.
+    Running,
+    /// Good.
+    Successful,
+    /// Bad.
+    Failed,
+    /// Neither.
+    Inconclusive,
+    /// It could not be measured.
+    Error,
+}
+
+impl RunPhase {
+    /// As it stands in a status. An unknown word counts as not begun.
+    #[must_use]
+    pub fn read(text: &str) -> Self {
+        match text {
+            "Running" => Self::Running,
+            "Successful" => Self::Successful,
+            "Failed" => Self::Failed,
+            "Inconclusive" => Self::Inconclusive,
+            "Error" => Self::Error,
+            _ => Self::Pending,
+        }
+    }
+
+    /// The word for a status.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Running => "Running",
+            Self::Successful => "Successful",
+            Self::Failed => "Failed",
+            Self::Inconclusive => "Inconclusive",
+            Self::Error => "Error",
+        }
+    }
+
+    /// It will not change any more.
+    #[must_use]
+    pub const fn is_finished(self) -> bool {
+        !matches!(self, Self::Pending | Self::Running)
+    }
+}
+
+/// What made a run fail.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Failure {
+    /// The metric.
+    pub metric: String,
+    /// The value it had.
+    pub value: Option<String>,
+    /// The condition that broke.
+    pub condition: Option<String>,
+}
+
+/// The Split as it stands in the API.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WrittenSplit {
+    /// Its uid.
+    pub uid: String,
+    /// Counts changes of its spec.
+    pub generation: i64,
+    /// Its spec, versions named by revision.
+    pub split: Split,
+}
+
+/// What the proxies say of the Split *as it stands in the API*: this uid, this generation or a later one.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Fleet {
+    /// Every proxy of the fleet whose EndpointSlice entry still exists, by name.
+    pub proxies: Vec<String>,
+    /// Those that have not reported it live.
+    pub behind: Vec<String>,
+    /// Those that have, with effective shares other than the desired ones.
+    pub short: Vec<String>,
+    /// When the last of them reported it live with effective shares as desired.
+    pub verified_at: Option<Timestamp>,
+    /// Requests in flight by revision, summed over the proxies; revisions that have left the table included.
+    pub in_flight: BTreeMap<String, u64>,
+}
+
+impl Fleet {
+    /// Every proxy serves the Split as it stands, and there is at least one.
+    #[must_use]
+    pub fn acknowledges(&self) -> bool {
+        !self.proxies.is_empty() && self.behind.is_empty()
+    }
+
+    /// … and every one's effective shares are the desired ones.
+    #[must_use]
+    pub fn verifies(&self) -> bool {
+        self.acknowledges() && self.short.is_empty()
+    }
+}

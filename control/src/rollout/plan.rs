@@ -1,0 +1,239 @@
+//! Spec → [`Plan`]: the parse of a Rollout, and all of its complaints.
+//!
+//! After this nothing asks again whether a field is allowed, what its default is or how its text reads.
+
+use jiff::SignedDuration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use serde_json::Value;
+
+use super::observed::Service;
+use crate::analysis::template::Templates;
+use crate::api::rollout::{Rollout, RolloutAnalysis};
+use crate::api::split::Fallback;
+
+/// What a Rollout refers to, as far as it exists.
+#[derive(Clone, Debug, Default)]
+pub struct References {
+    /// The Services that its spec names (stable, canary, and those of our routing block).
+    pub services: Vec<Service>,
+    /// The analysis templates that it names, and those that they name.
+    pub templates: Templates,
+    /// What `workloadRef` leads to, where it is set.
+    pub workload: Option<Workload>,
+    /// A Split of the Rollout's name exists and belongs to someone else.
+    pub split_taken: bool,
+}
+
+/// What a `workloadRef` leads to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Workload {
+    /// The workload, with its pod template and selector.
+    Found {
+        /// Its pod template, as JSON.
+        template: Value,
+        /// Its selector.
+        selector: Option<LabelSelector>,
+    },
+    /// Why it cannot be used, in the API server's words: `deployments.apps "ns/name" not found`.
+    Missing(String),
+}
+
+/// A Rollout's spec, understood.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Pods wanted; none where the spec leaves it open.
+    pub replicas: Option<i32>,
+    /// Which pods are its own.
+    pub selector: LabelSelector,
+    /// The pod template, as JSON.
+    pub template: Value,
+    /// Seconds a pod must be ready before it counts as available.
+    pub min_ready_seconds: i32,
+    /// Old ReplicaSets kept.
+    pub history_limit: usize,
+    /// Steps and promotion stand still.
+    pub paused: bool,
+    /// Time without progress after which the rollout is Degraded.
+    pub progress_deadline: SignedDuration,
+    /// … and aborted.
+    pub abort_at_deadline: bool,
+    /// Finished runs kept.
+    pub run_history: RunHistory,
+    /// What to do, step by step.
+    pub canary: Canary,
+    /// The Rollout itself, for the arguments of its analyses.
+    pub rollout: Rollout,
+    /// The templates of its analyses.
+    pub templates: Templates,
+}
+
+/// Finished AnalysisRuns kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunHistory {
+    /// Successful ones.
+    pub successful: usize,
+    /// Others.
+    pub unsuccessful: usize,
+}
+
+/// The canary strategy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Canary {
+    /// What to do, in order.
+    pub steps: Vec<Step>,
+    /// Hash of the step list.
+    pub step_hash: String,
+    /// Service that selects the stable pods.
+    pub stable_service: Option<String>,
+    /// Service that selects the canary's pods.
+    pub canary_service: Option<String>,
+    /// Pods above `replicas` while updating without routing.
+    pub max_surge: Amount,
+    /// Pods that may be missing while updating without routing.
+    pub max_unavailable: Amount,
+    /// Pods that satisfy a step, where fewer than all do.
+    pub threshold: Option<Threshold>,
+    /// Analysis beside the steps.
+    pub background: Option<Background>,
+    /// Weighted routing; without it the share follows the counts.
+    pub routing: Option<Routing>,
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// The canary's share.
+    SetWeight(i32),
+    /// The canary's size apart from its share.
+    SetCanaryScale(CanaryScale),
+    /// Wait.
+    Pause(PauseFor),
+    /// Wait for a verdict.
+    Analysis(Box<RolloutAnalysis>),
+}
+
+/// The canary's size apart from its share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CanaryScale {
+    /// Pods, literally.
+    Replicas(i32),
+    /// Percent of `spec.replicas`, rounded up.
+    Weight(i32),
+    /// As the weight asks for.
+    MatchTrafficWeight,
+}
+
+/// How long a pause step waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PauseFor {
+    /// Until a person says so.
+    Person,
+    /// For a time.
+    Time {
+        /// The time, in whole seconds.
+        seconds: i64,
+        /// As it was written: `3`, `10s`.
+        written: String,
+    },
+}
+
+/// Pods, or percent of `spec.replicas`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Amount {
+    /// Pods.
+    Pods(i32),
+    /// Percent.
+    Percent(i32),
+}
+
+/// How many available pods satisfy a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Threshold {
+    /// Percent of the target.
+    Percent(i32),
+    /// Pods.
+    Pods(i32),
+}
+
+/// Analysis beside the steps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Background {
+    /// Templates and arguments.
+    pub analysis: RolloutAnalysis,
+    /// Index of the step at which it starts.
+    pub starting_step: usize,
+}
+
+/// Weighted routing by our proxies.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Routing {
+    /// The Services that are split.
+    pub services: Vec<String>,
+    /// What becomes of a share that a version cannot carry.
+    pub fallback: Option<Fallback>,
+    /// What a weight is a part of.
+    pub whole: i32,
+    /// Least pods of a ReplicaSet that has any.
+    pub min_pods: i32,
+    /// Seconds the previous stable stays up after promotion.
+    pub scale_down_delay: i64,
+    /// Old ReplicaSets that may wait for their delay at once.
+    pub delayed_limit: Option<usize>,
+    /// How long the canary stays up after an abort.
+    pub abort_delay: AbortDelay,
+}
+
+/// How long the canary stays up after an abort.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AbortDelay {
+    /// Seconds.
+    After(i64),
+    /// For ever.
+    Never,
+}
+
+/// One complaint about a spec, in Argo's form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invalid {
+    /// Path of the field.
+    pub field: String,
+    /// What is wrong with it.
+    pub fault: Fault,
+    /// In words.
+    pub detail: String,
+}
+
+/// What is wrong with a field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It must be there.
+    Required,
+    /// It must not have this value, printed as Go would.
+    Value(String),
+    /// It is none of the values there are.
+    NotSupported(String),
+    /// This version does not do it.
+    NotImplemented,
+    /// The detail says it all.
+    Bare,
+}
+
+impl std::fmt::Display for Invalid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            field,
+            fault,
+            detail,
+        } = self;
+        match fault {
+            Fault::Required if detail.is_empty() => write!(f, "{field}: Required value"),
+            Fault::Required => write!(f, "{field}: Required value: {detail}"),
+            Fault::Value(value) => write!(f, "{field}: Invalid value: {value}: {detail}"),
+            Fault::NotSupported(value) => {
+                write!(f, "{field}: Unsupported value: {value}: {detail}")
+            }
+            Fault::NotImplemented => write!(f, "{field}: not supported by this version"),
+            Fault::Bare => f.write_str(detail),
+        }
+    }
+}
