@@ -4,12 +4,14 @@
 //! is ours. No logic here: what a spec *means* is decided in [`crate::rollout::plan`] and [`crate::analysis`].
 
 pub mod analysis;
+pub mod experiment;
 pub mod labels;
 pub mod replicaset;
 pub mod rollout;
 pub mod split;
 
 pub use analysis::{AnalysisRun, AnalysisTemplate, ClusterAnalysisTemplate};
+pub use experiment::Experiment;
 pub use replicaset::ReplicaSet;
 pub use rollout::Rollout;
 pub use split::Split;

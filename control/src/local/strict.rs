@@ -1,0 +1,457 @@
+//! Is an object what its kind says? Fields nobody knows, values of the wrong type, missing or impossible values: each with its path.
+//!
+//! The types themselves are asked: an object is decoded into the kind's type, and what the type passed over, or did not give back,
+//! is unknown.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_ignored::Path;
+use serde_json::Value;
+
+use super::defaults;
+use super::kinds::{Kind, NameRule};
+use super::selector;
+use super::store::text;
+use crate::api;
+
+/// Routers of others that Argo's schema names; with `plugins`, all that `trafficRouting` may hold.
+const ROUTERS: &[&str] = &[
+    "alb",
+    "ambassador",
+    "apisix",
+    "appMesh",
+    "istio",
+    "nginx",
+    "smi",
+    "traefik",
+];
+
+/// One complaint about one field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldError {
+    /// Where: `spec.steps[2].setWeight`.
+    pub path: String,
+    /// What is wrong with it.
+    pub problem: Problem,
+    /// In words.
+    pub message: String,
+}
+
+/// What is wrong with a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// The kind has no such field.
+    Unknown,
+    /// The value is of another type.
+    Type,
+    /// A value is required.
+    Required,
+    /// The value is not possible.
+    Invalid,
+    /// The value is none of those allowed.
+    Unsupported,
+}
+
+impl FieldError {
+    /// A complaint.
+    pub fn new(path: impl Into<String>, problem: Problem, message: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            problem,
+            message: message.into(),
+        }
+    }
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            path,
+            problem,
+            message,
+        } = self;
+        match problem {
+            Problem::Unknown => write!(f, "unknown field \"{path}\""),
+            Problem::Type | Problem::Invalid => write!(f, "{path}: Invalid value: {message}"),
+            Problem::Required if message.is_empty() => write!(f, "{path}: Required value"),
+            Problem::Required => write!(f, "{path}: Required value: {message}"),
+            Problem::Unsupported => write!(f, "{path}: Unsupported value: {message}"),
+        }
+    }
+}
+
+/// Decodes an object as `T`, and returns the fields that `T` does not know, or the first value that is not of its type.
+pub fn decode<T: DeserializeOwned + Serialize>(object: &Value) -> Vec<FieldError> {
+    let mut object = object.clone();
+    quantities_as_text(&mut object);
+    let mut unknown = BTreeSet::new();
+    let mut track = serde_path_to_error::Track::new();
+    let decoder = serde_path_to_error::Deserializer::new(&object, &mut track);
+    let decoded = serde_ignored::deserialize::<_, _, T>(decoder, |path| {
+        unknown.insert(dotted(&path));
+    });
+    match decoded {
+        Err(error) => vec![FieldError::new(
+            track.path().to_string(),
+            Problem::Type,
+            error.to_string(),
+        )],
+        Ok(typed) => {
+            // Flattened structs swallow what they do not know, so the way back is compared as well.
+            if let Ok(back) = serde_json::to_value(&typed) {
+                lost(&object, &back, "", &mut unknown);
+            }
+            unknown
+                .into_iter()
+                .map(|path| FieldError::new(path, Problem::Unknown, ""))
+                .collect()
+        }
+    }
+}
+
+/// Decodes a Rollout and the pod template that its type keeps as JSON.
+pub(super) fn rollout(object: &Value) -> Vec<FieldError> {
+    let mut errors = decode::<api::Rollout>(object);
+    errors.extend(pod_template(
+        object.pointer("/spec/template"),
+        "spec.template",
+    ));
+    if let Some(Value::Object(routing)) = object.pointer("/spec/strategy/canary/trafficRouting") {
+        let known = ["plugins", "managedRoutes", "maxTrafficWeight"];
+        let unknown = routing
+            .keys()
+            .filter(|key| !known.contains(&key.as_str()) && !ROUTERS.contains(&key.as_str()));
+        errors.extend(unknown.map(|key| {
+            FieldError::new(
+                format!("spec.strategy.canary.trafficRouting.{key}"),
+                Problem::Unknown,
+                "",
+            )
+        }));
+    }
+    errors
+}
+
+/// Decodes an Experiment and the pod templates that its type keeps as JSON.
+pub(super) fn experiment(object: &Value) -> Vec<FieldError> {
+    let mut errors = decode::<api::Experiment>(object);
+    let templates = object
+        .pointer("/spec/templates")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
+    for (index, template) in templates.enumerate() {
+        errors.extend(pod_template(
+            template.get("template"),
+            &format!("spec.templates[{index}].template"),
+        ));
+    }
+    errors
+}
+
+fn pod_template(template: Option<&Value>, path: &str) -> Vec<FieldError> {
+    let Some(template) = template.filter(|template| !template.is_null()) else {
+        return Vec::new();
+    };
+    let errors = decode::<PodTemplateSpec>(template);
+    errors
+        .into_iter()
+        .map(|error| FieldError {
+            path: join(path, &error.path),
+            ..error
+        })
+        .collect()
+}
+
+/// Checks what types cannot say: the name, labels, required fields, rules between fields.
+pub fn validate(kind: &Kind, object: &Value) -> Vec<FieldError> {
+    let mut errors = names(kind, object);
+    for path in kind.required {
+        missing(object, path, "", &mut errors);
+    }
+    errors.extend((kind.rules)(object));
+    errors
+}
+
+/// No rule between fields.
+pub(super) fn no_rules(_: &Value) -> Vec<FieldError> {
+    Vec::new()
+}
+
+/// A workload must select the pods it makes.
+pub(super) fn selects_own_template(object: &Value) -> Vec<FieldError> {
+    let labels = object.pointer("/spec/template/metadata/labels");
+    match selector::of_object(object.pointer("/spec/selector")) {
+        Err(error) => vec![FieldError::new(
+            "spec.selector",
+            Problem::Invalid,
+            error.to_string(),
+        )],
+        Ok(selector) if selector.selects_all() => {
+            vec![FieldError::new(
+                "spec.selector",
+                Problem::Invalid,
+                "empty selector is invalid",
+            )]
+        }
+        Ok(selector) if !selector::matches(&selector, labels) => {
+            let message = "`selector` does not match template `labels`";
+            vec![FieldError::new(
+                "spec.template.metadata.labels",
+                Problem::Invalid,
+                message,
+            )]
+        }
+        Ok(_) => Vec::new(),
+    }
+}
+
+/// A Service has ports, unless it is headless or a name; with several, each has its own name.
+pub(super) fn has_ports(object: &Value) -> Vec<FieldError> {
+    let spec = &object["spec"];
+    let ports = spec["ports"].as_array().map_or(&[][..], Vec::as_slice);
+    let needless = spec["clusterIP"] == "None" || spec["type"] == "ExternalName";
+    if ports.is_empty() && !needless {
+        return vec![FieldError::new("spec.ports", Problem::Required, "")];
+    }
+    let mut seen = BTreeSet::new();
+    let mut errors = Vec::new();
+    for (index, port) in ports.iter().enumerate() {
+        let name = port["name"].as_str().unwrap_or_default();
+        if ports.len() > 1 && name.is_empty() {
+            errors.push(FieldError::new(
+                format!("spec.ports[{index}].name"),
+                Problem::Required,
+                "",
+            ));
+        } else if !seen.insert(name) {
+            errors.push(FieldError::new(
+                format!("spec.ports[{index}].name"),
+                Problem::Invalid,
+                "duplicate name",
+            ));
+        }
+        if !port["port"]
+            .as_u64()
+            .is_some_and(|number| (1..=65535).contains(&number))
+        {
+            let message = format!("{}: must be between 1 and 65535, inclusive", port["port"]);
+            errors.push(FieldError::new(
+                format!("spec.ports[{index}].port"),
+                Problem::Invalid,
+                message,
+            ));
+        }
+    }
+    errors
+}
+
+fn names(kind: &Kind, object: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let name = text(object, "name");
+    let generated = text(object, "generateName");
+    if name.is_empty() && generated.is_empty() {
+        errors.push(FieldError::new(
+            "metadata.name",
+            Problem::Required,
+            "name or generateName is required",
+        ));
+    }
+    if !name.is_empty()
+        && let Err(rule) = kind.name.check(name)
+    {
+        errors.push(FieldError::new(
+            "metadata.name",
+            Problem::Invalid,
+            format!("{name:?}: {rule}"),
+        ));
+    }
+    if !generated.is_empty()
+        && let Err(rule) = kind.name.check(&format!("{generated}x"))
+    {
+        errors.push(FieldError::new(
+            "metadata.generateName",
+            Problem::Invalid,
+            format!("{generated:?}: {rule}"),
+        ));
+    }
+    for (key, value) in object["metadata"]["labels"]
+        .as_object()
+        .into_iter()
+        .flatten()
+    {
+        if let Err(rule) = selector::check_label(key, value.as_str().unwrap_or_default()) {
+            errors.push(FieldError::new("metadata.labels", Problem::Invalid, rule));
+        }
+    }
+    for key in object["metadata"]["annotations"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, _)| key)
+    {
+        if let Err(rule) = selector::check_label_key(&key.to_lowercase()) {
+            errors.push(FieldError::new(
+                "metadata.annotations",
+                Problem::Invalid,
+                rule,
+            ));
+        }
+    }
+    errors
+}
+
+impl NameRule {
+    /// Whether a name follows the rule.
+    ///
+    /// # Errors
+    /// The rule, in the words of Kubernetes.
+    pub fn check(self, name: &str) -> Result<(), &'static str> {
+        match self {
+            Self::Subdomain if is_subdomain(name) => Ok(()),
+            Self::Subdomain => Err(
+                "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character",
+            ),
+            Self::Label if is_label(name) => Ok(()),
+            Self::Label => Err(
+                "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character",
+            ),
+            Self::Service
+                if is_label(name) && name.starts_with(|first: char| first.is_ascii_lowercase()) =>
+            {
+                Ok(())
+            }
+            Self::Service => Err(
+                "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character",
+            ),
+        }
+    }
+}
+
+/// Whether it is a DNS-1123 subdomain.
+pub(super) fn is_subdomain(name: &str) -> bool {
+    name.len() <= 253 && name.split('.').all(|part| is_label_of(part, 253))
+}
+
+fn is_label(name: &str) -> bool {
+    is_label_of(name, 63)
+}
+
+fn is_label_of(name: &str, longest: usize) -> bool {
+    let alphanumeric = |byte: Option<&u8>| {
+        byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    };
+    let bytes = name.as_bytes();
+    bytes.len() <= longest
+        && alphanumeric(bytes.first())
+        && alphanumeric(bytes.last())
+        && bytes
+            .iter()
+            .all(|byte| *byte == b'-' || alphanumeric(Some(byte)))
+}
+
+/// Complains of every place where `path` leads to nothing, or to an empty list or map.
+fn missing(value: &Value, path: &str, at: &str, errors: &mut Vec<FieldError>) {
+    let (first, rest) = path
+        .split_once('.')
+        .map_or((path, None), |(first, rest)| (first, Some(rest)));
+    let key = first.strip_suffix("[]").unwrap_or(first);
+    let here = join(at, key);
+    let found = &value[key];
+    if key != first {
+        for (index, item) in found.as_array().into_iter().flatten().enumerate() {
+            missing(
+                item,
+                rest.unwrap_or_default(),
+                &format!("{here}[{index}]"),
+                errors,
+            );
+        }
+    } else if is_nothing(found) {
+        // One complaint is enough, though longer paths lead through here as well.
+        if !errors.iter().any(|error| error.path == here) {
+            errors.push(FieldError::new(here, Problem::Required, ""));
+        }
+    } else if let Some(rest) = rest {
+        missing(found, rest, &here, errors);
+    }
+}
+
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Bool(_) | Value::Number(_) | Value::Object(_) => false,
+    }
+}
+
+fn dotted(path: &Path<'_>) -> String {
+    match path {
+        Path::Root => String::new(),
+        Path::Seq { parent, index } => format!("{}[{index}]", dotted(parent)),
+        Path::Map { parent, key } => join(&dotted(parent), key),
+        Path::Some { parent }
+        | Path::NewtypeStruct { parent }
+        | Path::NewtypeVariant { parent } => dotted(parent),
+    }
+}
+
+/// A field below a path.
+pub(super) fn join(path: &str, key: &str) -> String {
+    match (path, key) {
+        ("", key) => key.to_owned(),
+        (path, "") => path.to_owned(),
+        (path, key) => format!("{path}.{key}"),
+    }
+}
+
+/// Collects what `before` says and `after` does not. A value that says nothing (`null`, `0`, `{}`) may be left out.
+fn lost(before: &Value, after: &Value, path: &str, found: &mut BTreeSet<String>) {
+    match (before, after) {
+        (Value::Object(before), Value::Object(after)) => {
+            for (key, value) in before {
+                let here = join(path, key);
+                match after.get(key) {
+                    Some(after) => lost(value, after, &here, found),
+                    None if says_nothing(value) => {}
+                    None => {
+                        found.insert(here);
+                    }
+                }
+            }
+        }
+        (Value::Array(before), Value::Array(after)) => {
+            for (index, (before, after)) in before.iter().zip(after).enumerate() {
+                lost(before, after, &format!("{path}[{index}]"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn says_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(value) => !value,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.values().all(says_nothing),
+    }
+}
+
+fn quantities_as_text(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            defaults::quantities_as_text(fields.get_mut("resources"));
+            fields.values_mut().for_each(quantities_as_text);
+        }
+        Value::Array(items) => items.iter_mut().for_each(quantities_as_text),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
