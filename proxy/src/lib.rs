@@ -9,6 +9,7 @@
 //! | `headers` | what changes in a head on its way through |
 //! | `error` | what can go wrong, who caused it, may it be retried, what the client is told |
 //! | `sniff`, `ticker` | HTTP/1 or HTTP/2 on one port; a worker's coarse clock and deadlines |
+//! | `live`, `live/` | the table in service: publication, what outlives a table, one worker's view, the counting |
 
 mod balance;
 pub mod breaker;
@@ -16,6 +17,7 @@ pub mod budget;
 pub mod config;
 pub mod error;
 mod headers;
+pub mod live;
 mod sniff;
 pub mod split;
 pub mod table;

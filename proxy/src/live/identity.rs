@@ -1,0 +1,237 @@
+//! What outlives a table: endpoints and versions, found again by identity when the next table comes.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::cells::{Cells, Counts};
+use crate::table::{Endpoint, Protocol};
+
+/// How long figures of a version are kept after it left the table: 10 minutes (data-plane rules, section 7).
+const KEPT: Duration = Duration::from_secs(600);
+
+/// An endpoint in service: what all workers share about it, on a cache line of its own.
+#[derive(Debug)]
+#[repr(align(64))]
+pub struct EndpointState {
+    in_flight: AtomicUsize,
+    leaving: AtomicBool,
+    /// A number no other endpoint of this process has or had: the key of a pool.
+    pub id: u64,
+    /// Where to connect.
+    pub address: SocketAddr,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// Whose it is, a pod's uid for one.
+    pub pod: String,
+}
+
+impl EndpointState {
+    /// Requests in flight to it, from all workers.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// Whether it has left the newest table or is about to go: its idle connections are closed and none is kept.
+    #[must_use]
+    pub fn leaving(&self) -> bool {
+        self.leaving.load(Relaxed)
+    }
+
+    /// Counts a request in flight to it until the guard is dropped.
+    #[must_use]
+    pub fn begin(self: &Arc<Self>) -> EndpointInFlight {
+        self.in_flight.fetch_add(1, Relaxed);
+        EndpointInFlight(Arc::clone(self))
+    }
+}
+
+/// A request in flight to an endpoint.
+#[derive(Debug)]
+pub struct EndpointInFlight(Arc<EndpointState>);
+
+impl EndpointInFlight {
+    /// The endpoint.
+    #[must_use]
+    pub fn endpoint(&self) -> &Arc<EndpointState> {
+        &self.0
+    }
+}
+
+impl Drop for EndpointInFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Whose version it is: the first half of its identity, and its labels.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Owner {
+    /// A Split.
+    Split {
+        /// The Split's namespace.
+        namespace: String,
+        /// The Split's name.
+        name: String,
+        /// The Split's uid.
+        uid: String,
+    },
+    /// A Service without a Split.
+    Route {
+        /// The Service's namespace.
+        namespace: String,
+        /// The Service's name.
+        service: String,
+        /// The Service's port.
+        port: String,
+    },
+}
+
+/// What a version is found again by. The same revision under another name (a canary that became stable) is another version.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct VersionKey {
+    /// Whose it is.
+    pub owner: Owner,
+    /// Its name; empty without a Split.
+    pub name: String,
+    /// Its revision; may be empty.
+    pub revision: String,
+}
+
+/// A version in service: what all workers share about it, and where each worker's cells are found.
+#[derive(Debug)]
+pub struct VersionState {
+    /// A number no other version of this process has or had.
+    pub id: u64,
+    /// What it is.
+    pub key: VersionKey,
+    cells: Box<[OnceLock<Arc<Cells>>]>,
+}
+
+impl VersionState {
+    /// The cells of a worker, made at its first request.
+    pub(super) fn cells(&self, worker: usize) -> Arc<Cells> {
+        Arc::clone(self.cells[worker].get_or_init(Arc::default))
+    }
+
+    /// The cells of all workers, added up.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        self.cells
+            .iter()
+            .filter_map(OnceLock::get)
+            .for_each(|cells| counts.add(cells));
+        counts
+    }
+}
+
+/// A version that is known, and since when it is in no table any more.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub(super) state: Arc<VersionState>,
+    left: Option<Instant>,
+}
+
+/// Every endpoint and version that something may still speak of.
+#[derive(Debug, Default)]
+pub(super) struct Identities {
+    workers: usize,
+    next: u64,
+    endpoints: HashMap<(SocketAddr, Protocol, String), Weak<EndpointState>>,
+    versions: HashMap<VersionKey, Known>,
+}
+
+impl Identities {
+    pub(super) fn new(workers: usize) -> Self {
+        Self {
+            workers,
+            ..Self::default()
+        }
+    }
+
+    /// The state of an endpoint, the one it had before if it is known.
+    pub(super) fn endpoint(
+        &mut self,
+        endpoint: &Endpoint,
+        protocol: Protocol,
+    ) -> Arc<EndpointState> {
+        let key = (endpoint.address, protocol, endpoint.pod.clone());
+        let id = self.next;
+        let slot = self.endpoints.entry(key).or_default();
+        if let Some(known) = slot.upgrade() {
+            return known;
+        }
+        self.next += 1;
+        let state = Arc::new(EndpointState {
+            in_flight: AtomicUsize::new(0),
+            leaving: AtomicBool::new(false),
+            id,
+            address: endpoint.address,
+            protocol,
+            pod: endpoint.pod.clone(),
+        });
+        *slot = Arc::downgrade(&state);
+        state
+    }
+
+    /// The state of a version, the one it had before if it is known.
+    pub(super) fn version(&mut self, key: VersionKey) -> Arc<VersionState> {
+        if let Some(known) = self.versions.get(&key) {
+            return Arc::clone(&known.state);
+        }
+        let cells = (0..self.workers).map(|_| OnceLock::new()).collect();
+        let state = Arc::new(VersionState {
+            id: self.next,
+            key: key.clone(),
+            cells,
+        });
+        self.next += 1;
+        self.versions.insert(
+            key,
+            Known {
+                state: Arc::clone(&state),
+                left: None,
+            },
+        );
+        state
+    }
+
+    /// Marks every endpoint that is not in `staying` as leaving and every version that is not in `served` as left at `now`.
+    pub(super) fn settle(&mut self, staying: &HashSet<u64>, served: &HashSet<u64>, now: Instant) {
+        self.endpoints.retain(|_, endpoint| {
+            let Some(endpoint) = endpoint.upgrade() else {
+                return false;
+            };
+            endpoint
+                .leaving
+                .store(!staying.contains(&endpoint.id), Relaxed);
+            true
+        });
+        for known in self.versions.values_mut() {
+            let gone = !served.contains(&known.state.id);
+            known.left = gone.then(|| known.left.unwrap_or(now));
+        }
+        self.forget(now);
+    }
+
+    /// Forgets versions that left long ago and have nothing in flight.
+    pub(super) fn forget(&mut self, now: Instant) {
+        self.versions.retain(|_, known| {
+            let old = known
+                .left
+                .is_some_and(|left| now.saturating_duration_since(left) >= KEPT);
+            !old || known.state.counts().in_flight > 0
+        });
+    }
+
+    /// Every version that is known, in the table or not.
+    pub(super) fn versions(&self) -> impl Iterator<Item = &Known> {
+        self.versions.values()
+    }
+}
