@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`analysis`] | what an analysis does next, pure |
 //! | [`api`] | the wire types of the objects |
+//! | [`cache`] | one kind's objects as last seen, kept current by a watch |
 //! | [`fleet`] | the proxies as the controller sees them |
 //! | [`local`] | one machine as a cluster: an API server, and what plays the cluster's other controllers and its pods |
 //! | [`measure`] | the I/O of analysis: one file per provider |
@@ -11,6 +12,7 @@
 
 pub mod analysis;
 pub mod api;
+pub mod cache;
 pub mod fleet;
 pub mod local;
 pub mod measure;

@@ -1,0 +1,486 @@
+//! One kind's objects as last seen, kept current by a watch.
+//!
+//! Beside the objects a cache knows how far it has seen, so that whoever has just written can wait until its own write is in view
+//! ([`Cache::mark`], [`Cache::has_seen`]). An object that does not parse never stops the watch: it is kept apart with the reason.
+//! kube's own reflector store has neither of these, nor an index by namespace.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::NamespaceResourceScope;
+use kube::api::ObjectMeta;
+use kube::core::DeserializeGuard;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::{WatchStreamExt, utils::StreamBackoff};
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tracing::{debug, warn};
+
+/// One kind's objects as last seen. Cloning shares them.
+pub struct Cache<K>(Arc<Shared<K>>);
+
+/// Called after the cache has taken up a change, in order, by the task that feeds it; it must not block.
+pub type Listener<K> = Box<dyn Fn(&Change<'_, K>) + Send + Sync>;
+
+/// One object's change. An object that does not parse counts as absent.
+#[derive(Debug)]
+pub struct Change<'a, K> {
+    /// Its namespace; empty where the kind has none.
+    pub namespace: &'a str,
+    /// Its name.
+    pub name: &'a str,
+    /// As it was.
+    pub old: Option<&'a Arc<K>>,
+    /// As it is.
+    pub new: Option<&'a Arc<K>>,
+}
+
+/// What a cache must have seen before a decision may rest on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    version: u64,
+    lists_begun: u64,
+}
+
+/// An object that does not parse.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Malformed {
+    /// Its namespace; empty where the kind has none.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Why.
+    pub error: String,
+}
+
+struct Shared<K> {
+    objects: RwLock<Objects<K>>,
+    ready: watch::Sender<bool>,
+    listeners: Vec<Listener<K>>,
+}
+
+struct Objects<K> {
+    namespaces: Namespaces<K>,
+    /// What a list under way has brought so far.
+    listing: Namespaces<K>,
+    /// The highest resourceVersion seen.
+    version: u64,
+    lists_begun: u64,
+    /// Number of the last list that was completed, counted by `lists_begun`.
+    list_completed: u64,
+}
+
+type Namespaces<K> = BTreeMap<String, BTreeMap<String, Parsed<K>>>;
+type Parsed<K> = Result<Arc<K>, String>;
+
+impl<K> Cache<K> {
+    /// An empty cache that is not ready, and tells `listeners` of every change.
+    pub fn new(listeners: Vec<Listener<K>>) -> Self {
+        Self(Arc::new(Shared {
+            objects: RwLock::new(Objects::default()),
+            ready: watch::Sender::new(false),
+            listeners,
+        }))
+    }
+
+    /// The object of that name.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+        let objects = self.read();
+        let parsed = objects.namespaces.get(namespace)?.get(name)?;
+        parsed.as_ref().ok().cloned()
+    }
+
+    /// All objects of a namespace, by name.
+    pub fn list(&self, namespace: &str) -> Vec<Arc<K>> {
+        let objects = self.read();
+        objects
+            .namespaces
+            .get(namespace)
+            .map(valid)
+            .unwrap_or_default()
+    }
+
+    /// All objects, by namespace and name.
+    pub fn all(&self) -> Vec<Arc<K>> {
+        self.read().namespaces.values().flat_map(valid).collect()
+    }
+
+    /// All objects that do not parse, by namespace and name.
+    pub fn malformed(&self) -> Vec<Malformed> {
+        let objects = self.read();
+        let mut found = Vec::new();
+        for (namespace, names) in &objects.namespaces {
+            for (name, parsed) in names {
+                if let Err(error) = parsed {
+                    found.push(Malformed {
+                        namespace: namespace.clone(),
+                        name: name.clone(),
+                        error: error.clone(),
+                    });
+                }
+            }
+        }
+        found
+    }
+
+    /// What the cache must have seen to know of a write that returned `resource_version`.
+    pub fn mark(&self, resource_version: &str) -> Mark {
+        Mark {
+            // A version that is no number is never reached by number, only by a later list.
+            version: resource_version.parse().unwrap_or(u64::MAX),
+            lists_begun: self.read().lists_begun,
+        }
+    }
+
+    /// Whether the cache has caught up with `mark`: it has seen that version, or a list that began later.
+    ///
+    /// Versions of one kind grow: the API server has always handed out numbers that do, and has promised it since Kubernetes 1.35.
+    pub fn has_seen(&self, mark: Mark) -> bool {
+        let objects = self.read();
+        objects.version >= mark.version || objects.list_completed > mark.lists_begun
+    }
+
+    /// Whether a first list is complete.
+    pub fn is_ready(&self) -> bool {
+        *self.0.ready.borrow()
+    }
+
+    /// Returns once a first list is complete. Cancel safe.
+    pub async fn ready(&self) {
+        let mut ready = self.0.ready.subscribe();
+        // The sender lives as long as `self`.
+        if ready.wait_for(|ready| *ready).await.is_err() {
+            debug!("a cache went away while it was waited for");
+        }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Objects<K>> {
+        self.0
+            .objects
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Objects<K>> {
+        self.0
+            .objects
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps `cache` current for as long as it is polled; drop it to stop. Errors are logged and retried with back-off.
+pub async fn feed<K>(cache: Cache<K>, api: Api<DeserializeGuard<K>>, config: watcher::Config)
+where
+    K: Resource<DynamicType = ()> + Clone + fmt::Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let stream: StreamBackoff<_, _> = watcher(api, config).default_backoff();
+    let mut stream = std::pin::pin!(stream.into_stream());
+    while let Some(event) = stream.next().await {
+        match event {
+            Ok(event) => cache.take_up(event),
+            Err(error) => warn!(kind = %K::kind(&()), %error, "watch interrupted"),
+        }
+    }
+}
+
+impl<K: Resource<DynamicType = ()>> Cache<K> {
+    fn take_up(&self, event: Event<DeserializeGuard<K>>) {
+        match event {
+            Event::Init => {
+                let mut objects = self.write();
+                objects.lists_begun += 1;
+                objects.listing.clear();
+            }
+            Event::InitApply(object) => {
+                let (metadata, parsed) = open(object);
+                let mut objects = self.write();
+                objects.note_version(&metadata);
+                let (namespace, name) = key(metadata);
+                objects
+                    .listing
+                    .entry(namespace)
+                    .or_default()
+                    .insert(name, parsed);
+            }
+            Event::InitDone => self.complete_list(),
+            Event::Apply(object) => {
+                let (metadata, parsed) = open(object);
+                self.replace(metadata, Some(parsed));
+            }
+            Event::Delete(object) => {
+                let (metadata, _) = open(object);
+                self.replace(metadata, None);
+            }
+        }
+    }
+
+    fn replace(&self, metadata: ObjectMeta, parsed: Option<Parsed<K>>) {
+        let new = parsed.as_ref().and_then(|p| p.as_ref().ok().cloned());
+        let mut objects = self.write();
+        objects.note_version(&metadata);
+        let (namespace, name) = key(metadata);
+        let names = objects.namespaces.entry(namespace.clone()).or_default();
+        let old = match parsed {
+            Some(parsed) => names.insert(name.clone(), parsed),
+            None => names.remove(&name),
+        };
+        if names.is_empty() {
+            objects.namespaces.remove(&namespace);
+        }
+        drop(objects);
+        let old = old.and_then(Result::ok);
+        self.tell(&namespace, &name, old.as_ref(), new.as_ref());
+    }
+
+    fn complete_list(&self) {
+        let mut objects = self.write();
+        objects.list_completed = objects.lists_begun;
+        let listed = std::mem::take(&mut objects.listing);
+        let mut before = std::mem::replace(&mut objects.namespaces, listed.clone());
+        drop(objects);
+        self.0.ready.send_replace(true);
+
+        for (namespace, names) in listed {
+            let mut names_before = before.remove(&namespace).unwrap_or_default();
+            for (name, new) in names {
+                let old = names_before.remove(&name).and_then(Result::ok);
+                self.tell(&namespace, &name, old.as_ref(), new.ok().as_ref());
+            }
+            for (name, old) in names_before {
+                self.tell(&namespace, &name, old.ok().as_ref(), None);
+            }
+        }
+        for (namespace, names) in before {
+            for (name, old) in names {
+                self.tell(&namespace, &name, old.ok().as_ref(), None);
+            }
+        }
+    }
+
+    fn tell(&self, namespace: &str, name: &str, old: Option<&Arc<K>>, new: Option<&Arc<K>>) {
+        let change = Change {
+            namespace,
+            name,
+            old,
+            new,
+        };
+        for listener in &self.0.listeners {
+            listener(&change);
+        }
+    }
+}
+
+impl<K> Objects<K> {
+    fn note_version(&mut self, metadata: &ObjectMeta) {
+        let version = metadata.resource_version.as_deref().unwrap_or_default();
+        self.version = self.version.max(version.parse().unwrap_or(0));
+    }
+}
+
+fn open<K: Resource<DynamicType = ()>>(object: DeserializeGuard<K>) -> (ObjectMeta, Parsed<K>) {
+    match object.0 {
+        Ok(object) => (object.meta().clone(), Ok(Arc::new(object))),
+        Err(invalid) => {
+            let name = invalid.metadata.name.as_deref().unwrap_or_default();
+            let namespace = invalid.metadata.namespace.as_deref().unwrap_or_default();
+            warn!(kind = %K::kind(&()), namespace, name, error = invalid.error, "object does not parse");
+            (invalid.metadata, Err(invalid.error))
+        }
+    }
+}
+
+fn key(metadata: ObjectMeta) -> (String, String) {
+    (
+        metadata.namespace.unwrap_or_default(),
+        metadata.name.unwrap_or_default(),
+    )
+}
+
+fn valid<K>(names: &BTreeMap<String, Parsed<K>>) -> Vec<Arc<K>> {
+    names
+        .values()
+        .filter_map(|p| p.as_ref().ok().cloned())
+        .collect()
+}
+
+impl<K> Clone for Cache<K> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<K> fmt::Debug for Cache<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache")
+            .field("ready", &self.is_ready())
+            .field("version", &self.read().version)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<K> Default for Objects<K> {
+    fn default() -> Self {
+        Self {
+            namespaces: BTreeMap::new(),
+            listing: BTreeMap::new(),
+            version: 0,
+            lists_begun: 0,
+            list_completed: 0,
+        }
+    }
+}
+
+/// A namespace to watch, or all of them.
+pub fn scoped<K>(client: kube::Client, namespace: Option<&str>) -> Api<DeserializeGuard<K>>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client, namespace),
+        None => Api::all(client),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::core::error_boundary::InvalidObject;
+
+    use super::*;
+
+    fn object(name: &str, version: &str) -> DeserializeGuard<ConfigMap> {
+        DeserializeGuard(Ok(ConfigMap {
+            metadata: metadata(name, version),
+            ..ConfigMap::default()
+        }))
+    }
+
+    fn metadata(name: &str, version: &str) -> ObjectMeta {
+        ObjectMeta {
+            name: Some(name.into()),
+            namespace: Some("ns".into()),
+            resource_version: Some(version.into()),
+            ..ObjectMeta::default()
+        }
+    }
+
+    fn broken(name: &str, version: &str) -> DeserializeGuard<ConfigMap> {
+        DeserializeGuard(Err(InvalidObject {
+            error: "no".into(),
+            metadata: metadata(name, version),
+        }))
+    }
+
+    type Log = Arc<Mutex<Vec<String>>>;
+
+    fn recorded() -> (Cache<ConfigMap>, Log) {
+        let log: Log = Arc::default();
+        let inner = Arc::clone(&log);
+        let version = |object: Option<&Arc<ConfigMap>>| {
+            object.map_or("-".into(), |o| o.metadata.resource_version.clone().unwrap())
+        };
+        let listener: Listener<ConfigMap> = Box::new(move |change| {
+            let line = format!(
+                "{} {}>{}",
+                change.name,
+                version(change.old),
+                version(change.new)
+            );
+            inner.lock().unwrap().push(line);
+        });
+        (Cache::new(vec![listener]), log)
+    }
+
+    fn take(log: &Log) -> Vec<String> {
+        std::mem::take(&mut *log.lock().unwrap())
+    }
+
+    #[test]
+    fn listeners_hear_of_what_a_second_list_no_longer_holds() {
+        let (cache, log) = recorded();
+        for event in [
+            Event::Init,
+            Event::InitApply(object("a", "1")),
+            Event::InitApply(object("b", "2")),
+        ] {
+            cache.take_up(event);
+        }
+        assert!(!cache.is_ready() && take(&log).is_empty());
+        cache.take_up(Event::InitDone);
+        assert!(cache.is_ready());
+        assert_eq!(take(&log), ["a ->1", "b ->2"]);
+
+        for event in [
+            Event::Init,
+            Event::InitApply(object("b", "3")),
+            Event::InitDone,
+        ] {
+            cache.take_up(event);
+        }
+        assert_eq!(take(&log), ["b 2>3", "a 1>-"]);
+        assert!(cache.get("ns", "a").is_none());
+        assert_eq!(cache.list("ns").len(), 1);
+    }
+
+    #[test]
+    fn a_list_that_breaks_off_leaves_the_objects_alone() {
+        let (cache, log) = recorded();
+        for event in [
+            Event::Init,
+            Event::InitApply(object("a", "1")),
+            Event::InitDone,
+        ] {
+            cache.take_up(event);
+        }
+        take(&log);
+        cache.take_up(Event::Init);
+        cache.take_up(Event::Init);
+        assert!(cache.get("ns", "a").is_some());
+        assert!(take(&log).is_empty());
+    }
+
+    #[test]
+    fn an_object_that_does_not_parse_is_absent_but_named() {
+        let (cache, log) = recorded();
+        cache.take_up(Event::Apply(object("a", "1")));
+        cache.take_up(Event::Apply(broken("a", "2")));
+        assert!(cache.get("ns", "a").is_none());
+        assert_eq!(cache.malformed()[0].name, "a");
+        cache.take_up(Event::Apply(object("a", "3")));
+        assert!(cache.malformed().is_empty());
+        assert_eq!(take(&log), ["a ->1", "a 1>-", "a ->3"]);
+    }
+
+    #[test]
+    fn a_write_is_in_view_once_its_version_or_a_later_list_came() {
+        let (cache, _) = recorded();
+        cache.take_up(Event::Init);
+        cache.take_up(Event::InitDone);
+        let mark = cache.mark("7");
+        cache.take_up(Event::Apply(object("a", "6")));
+        assert!(!cache.has_seen(mark));
+        cache.take_up(Event::Delete(object("b", "8")));
+        assert!(cache.has_seen(mark));
+
+        let mark = cache.mark("20");
+        cache.take_up(Event::Init);
+        assert!(!cache.has_seen(mark), "begun");
+        cache.take_up(Event::InitDone);
+        assert!(cache.has_seen(mark), "a list after the write");
+    }
+
+    #[test]
+    fn a_list_under_way_during_the_write_proves_nothing() {
+        let (cache, _) = recorded();
+        cache.take_up(Event::Init);
+        let mark = cache.mark("5");
+        cache.take_up(Event::InitDone);
+        assert!(!cache.has_seen(mark));
+    }
+}
