@@ -38,12 +38,12 @@ pub struct Route {
     pub target: Target,
 }
 
-/// Which hosts a route serves. Case, port and a trailing dot of the request's host play no part.
+/// Which hosts a route serves. Case and a trailing dot of the request's host play no part, nor does its port unless a route names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostMatch {
     /// Every host, and a request without one.
     Any,
-    /// This host.
+    /// This host. With a port (`name:80`) it serves requests that name that very port, before the host without one.
     Exact(String),
     /// Every host below this domain: `example.com` stands for `*.example.com`, at any depth, not for `example.com` itself.
     Suffix(String),
@@ -541,7 +541,8 @@ fn is_at(listener: SocketAddr, address: SocketAddr) -> bool {
 fn check_route(route: &Route, backends: usize) -> Result<(), Problem> {
     match &route.host {
         HostMatch::Any => {}
-        HostMatch::Exact(host) | HostMatch::Suffix(host) => check_host(host)?,
+        HostMatch::Exact(host) => check_host(matching::split_port(host).0)?,
+        HostMatch::Suffix(host) => check_host(host)?,
     }
     match &route.path {
         PathMatch::Prefix(path) | PathMatch::Exact(path) if path.starts_with('/') => {}

@@ -1,6 +1,6 @@
 //! Host and path → route, with the precedence of the Gateway API.
 //!
-//! Among the routes that match both host and path: an exact host before the longest suffix before any host; then an exact path
+//! Among the routes that match both host and path: an exact host with the request's port before one without, an exact host before the longest suffix before any host; then an exact path
 //! before the longest prefix; then the earlier in the list. Everything is a hash lookup; nothing is allocated.
 
 use std::collections::HashMap;
@@ -17,6 +17,8 @@ pub struct Routes {
     exact: HashMap<Box<str>, Paths>,
     suffix: HashMap<Box<str>, Paths>,
     any: Paths,
+    /// Whether a host names a port: only then is a request's host looked up with its port.
+    ported: bool,
 }
 
 /// The routes of one host, as indices into the list.
@@ -37,7 +39,10 @@ impl Routes {
         for (index, route) in list.iter().enumerate() {
             let paths = match &route.host {
                 HostMatch::Any => &mut routes.any,
-                HostMatch::Exact(host) => routes.exact.entry(lower(host)).or_default(),
+                HostMatch::Exact(host) => {
+                    routes.ported |= split_port(host).1.is_some();
+                    routes.exact.entry(lower(host)).or_default()
+                }
                 HostMatch::Suffix(host) => routes.suffix.entry(lower(host)).or_default(),
             };
             paths.add(&route.path, index);
@@ -58,9 +63,14 @@ impl Routes {
     #[must_use]
     pub fn find(&self, host: &str, path: &str) -> Option<&Route> {
         let mut buffer = [0; HOST_MAX];
-        let named =
-            lowered(without_port(host), &mut buffer).and_then(|host| self.find_named(host, path));
+        let bare = without_port(host);
+        let with_port = self.ported && split_port(host).1.is_some();
+        let named = with_port
+            .then(|| lowered(host, &mut buffer))
+            .flatten()
+            .and_then(|host| self.exact.get(host)?.find(path));
         named
+            .or_else(|| lowered(bare, &mut buffer).and_then(|host| self.find_named(host, path)))
             .or_else(|| self.any.find(path))
             .map(|index| &self.list[index])
     }
@@ -147,14 +157,19 @@ fn lower(host: &str) -> Box<str> {
     host.to_ascii_lowercase().into()
 }
 
+/// The host and its port, if it names one.
+pub(super) fn split_port(host: &str) -> (&str, Option<&str>) {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && is_whole(name) => {
+            (name, Some(port))
+        }
+        Some(_) | None => (host, None),
+    }
+}
+
 /// The host without port and without the dot that ends a fully qualified name.
 fn without_port(host: &str) -> &str {
-    let host = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && is_whole(name) => {
-            name
-        }
-        Some(_) | None => host,
-    };
+    let (host, _) = split_port(host);
     host.strip_suffix('.').unwrap_or(host)
 }
 
@@ -222,6 +237,17 @@ mod tests {
             expected.map(Target::Backend),
             "{asked:?} of {texts:?}"
         );
+    }
+
+    #[test]
+    fn a_host_with_a_port_comes_before_the_same_without() {
+        let all = ["web:81/a", "web/", "*/"];
+        check(&all, ("web:81", "/a"), Some(0));
+        check(&all, ("WEB:81", "/a"), Some(0));
+        check(&all, ("web:81", "/b"), Some(1));
+        check(&all, ("web:80", "/a"), Some(1));
+        check(&all, ("web", "/a"), Some(1));
+        check(&all, ("other:81", "/a"), Some(2));
     }
 
     #[test]

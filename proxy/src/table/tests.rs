@@ -79,9 +79,9 @@ fn what_cannot_be_served_is_refused_by_name() {
         "route 0 (*.*.web/*): \"*.web\" is no host name",
     );
     check_refused(
-        |parts| parts.routes[0].host = HostMatch::Exact("web:80".to_owned()),
+        |parts| parts.routes[0].host = HostMatch::Exact("web:http".to_owned()),
         route,
-        "route 0 (web:80/*): \"web:80\" is no host name",
+        "route 0 (web:http/*): \"web:http\" is no host name",
     );
     check_refused(
         |parts| parts.routes[0].path = PathMatch::Exact("a".to_owned()),
