@@ -9,6 +9,7 @@
 //! | [`local`] | one machine as a cluster: an API server, and what plays the cluster's other controllers and its pods |
 //! | [`measure`] | the I/O of analysis: one file per provider |
 //! | [`rollout`] | what a rollout does next, pure |
+//! | [`routing`] | Services, EndpointSlices and Splits → the proxy's table |
 
 pub mod analysis;
 pub mod api;
@@ -17,3 +18,4 @@ pub mod fleet;
 pub mod local;
 pub mod measure;
 pub mod rollout;
+pub mod routing;

@@ -30,3 +30,5 @@ pub const STATE: &str = "sidestep.dev/state";
 pub const REVISION_OF: &str = "sidestep.dev/revision-of";
 /// Label on Rollouts, copied to their AnalysisRuns: which controller they belong to, where there are several.
 pub const INSTANCE_ID: &str = "argo-rollouts.argoproj.io/controller-instance-id";
+/// Label on the headless Service that lists the proxies of a fleet: the fleet's name.
+pub const FLEET: &str = "sidestep.dev/fleet";

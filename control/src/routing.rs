@@ -1,0 +1,27 @@
+//! Services, EndpointSlices and Splits → the table that the proxy serves.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`build`] | the table out of what is known: the driver |
+//! | [`names`] | the hosts that Services answer to |
+//! | [`split`] | a Split as written → one that can be served, or why not |
+//! | [`govern`] | which Split has the say over which Service |
+//! | [`ports`] | which port answers for which |
+//! | [`endpoints`] | EndpointSlices → endpoints, each pod once |
+//! | [`watch`] | the watches, and when a table is built |
+//! | [`notice`] | what is to be said of objects that cannot be served as written |
+
+pub mod build;
+pub mod endpoints;
+pub mod govern;
+pub mod names;
+pub mod notice;
+pub mod ports;
+pub mod split;
+pub mod watch;
+
+pub use build::{Options, Snapshot, build};
+pub use watch::run;
+
+#[cfg(test)]
+mod tests;

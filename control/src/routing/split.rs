@@ -1,0 +1,228 @@
+//! A Split as it stands on the API server → one that can be served, or all the reasons why not.
+//!
+//! The spec is read as JSON first, so that a Split with a wrong type in it still says which Services it meant: those are refused
+//! rather than served past their split.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::api::Split;
+use crate::api::split::{SplitRule, SplitSpec};
+
+/// The fleet of a Split that names none.
+pub const DEFAULT_FLEET: &str = "default";
+
+/// A Split with its spec unread.
+#[derive(Clone, Debug, Default, PartialEq, Resource, Deserialize)]
+#[resource(inherit = Split)]
+pub struct RawSplit {
+    /// Standard metadata.
+    pub metadata: ObjectMeta,
+    /// The spec, as JSON.
+    #[serde(default)]
+    pub spec: Value,
+}
+
+/// A Split that was read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReadSplit {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// Its generation.
+    pub generation: i64,
+    /// When it was created, then its name: who is older on a Service wins.
+    pub age: (Option<jiff::Timestamp>, String),
+    /// The fleet that serves it.
+    pub fleet: String,
+    /// The Services it governs, or means to.
+    pub services: BTreeSet<String>,
+    /// What to serve, or why it cannot be.
+    pub spec: Result<SplitSpec, String>,
+}
+
+/// Reads a Split; what is wrong with it ends up in `spec`.
+pub fn read(raw: &RawSplit) -> ReadSplit {
+    let metadata = &raw.metadata;
+    let name = metadata.name.clone().unwrap_or_default();
+    ReadSplit {
+        namespace: metadata.namespace.clone().unwrap_or_default(),
+        uid: metadata.uid.clone().unwrap_or_default(),
+        generation: metadata.generation.unwrap_or_default(),
+        age: (
+            metadata.creation_timestamp.as_ref().map(|t| t.0),
+            name.clone(),
+        ),
+        name,
+        fleet: raw
+            .spec
+            .get("fleet")
+            .and_then(Value::as_str)
+            .unwrap_or(DEFAULT_FLEET)
+            .to_owned(),
+        services: services_meant(&raw.spec),
+        spec: parse(&raw.spec),
+    }
+}
+
+fn parse(spec: &Value) -> Result<SplitSpec, String> {
+    let spec: SplitSpec =
+        Deserialize::deserialize(spec).map_err(|error| format!("spec: {error}"))?;
+    let complaints = complaints(&spec);
+    if complaints.is_empty() {
+        Ok(spec)
+    } else {
+        Err(complaints.join("; "))
+    }
+}
+
+/// Everything that keeps a Split from being served; each names its field.
+pub fn complaints(spec: &SplitSpec) -> Vec<String> {
+    let mut found = Vec::new();
+    if spec.versions.is_empty() {
+        found.push("spec.versions: at least one is needed".to_owned());
+    }
+    let mut names = BTreeSet::new();
+    for (index, version) in spec.versions.iter().enumerate() {
+        let field = format!("spec.versions[{index}]");
+        if version.name.is_empty() {
+            found.push(format!("{field}.name: must not be empty"));
+        } else if !names.insert(version.name.as_str()) {
+            found.push(format!("{field}.name: {} stands twice", version.name));
+        }
+        if version.service.is_empty() {
+            found.push(format!("{field}.service: must not be empty"));
+        }
+        if version.needed == Some(0) {
+            found.push(format!("{field}.needed: must be at least 1"));
+        }
+    }
+    for (index, rule) in spec.rules.iter().enumerate() {
+        rule_complaints(index, rule, &names, &mut found);
+        overlap_complaints(index, &spec.rules, &mut found);
+    }
+    found
+}
+
+fn rule_complaints(
+    index: usize,
+    rule: &SplitRule,
+    names: &BTreeSet<&str>,
+    found: &mut Vec<String>,
+) {
+    let field = format!("spec.rules[{index}]");
+    if rule.services.is_empty() {
+        found.push(format!("{field}.services: at least one is needed"));
+    }
+    if rule.ports.as_ref().is_some_and(Vec::is_empty) {
+        found.push(format!(
+            "{field}.ports: at least one is needed; leave it out to mean all"
+        ));
+    }
+    for version in rule.weights.keys() {
+        if !names.contains(version.as_str()) {
+            found.push(format!("{field}.weights: no version is called {version}"));
+        }
+    }
+    if rule.weights.values().all(|&weight| weight == 0) {
+        found.push(format!("{field}.weights: at least one must be above 0"));
+    }
+}
+
+/// A Service stands in one rule only, unless their ports differ.
+fn overlap_complaints(index: usize, rules: &[SplitRule], found: &mut Vec<String>) {
+    let rule = &rules[index];
+    for (earlier, other) in rules.iter().enumerate().take(index) {
+        let ports_overlap = match (&rule.ports, &other.ports) {
+            (Some(ours), Some(theirs)) => ours.iter().any(|port| theirs.contains(port)),
+            (None, _) | (_, None) => true,
+        };
+        let shared = rule
+            .services
+            .iter()
+            .find(|service| other.services.contains(service));
+        if let Some(service) = shared.filter(|_| ports_overlap) {
+            found.push(format!(
+                "spec.rules[{index}].services: {service} already stands in spec.rules[{earlier}]"
+            ));
+        }
+    }
+}
+
+fn services_meant(spec: &Value) -> BTreeSet<String> {
+    let rules = spec.get("rules").and_then(Value::as_array);
+    rules
+        .into_iter()
+        .flatten()
+        .filter_map(|rule| rule.get("services").and_then(Value::as_array))
+        .flatten()
+        .filter_map(|service| service.as_str().map(str::to_owned))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn check(spec: Value, expected: &[&str]) {
+        let raw = RawSplit {
+            spec: spec.clone(),
+            ..RawSplit::default()
+        };
+        let found = match read(&raw).spec {
+            Ok(_) => String::new(),
+            Err(message) => message,
+        };
+        assert_eq!(found, expected.join("; "), "{spec}");
+    }
+
+    #[test]
+    fn a_split_that_cannot_be_served_says_all_its_reasons() {
+        let version = json!({"name": "stable", "service": "a"});
+        let rule = json!({"services": ["web"], "weights": {"stable": 1}});
+        check(json!({"versions": [version], "rules": [rule]}), &[]);
+        check(json!({"versions": [version], "rules": []}), &[]);
+        check(
+            json!({"versions": [version, version], "rules": [{"services": [], "weights": {"canary": 1}}]}),
+            &[
+                "spec.versions[1].name: stable stands twice",
+                "spec.rules[0].services: at least one is needed",
+                "spec.rules[0].weights: no version is called canary",
+            ],
+        );
+        check(
+            json!({"versions": [version], "rules": [rule, {"services": ["web"], "weights": {"stable": 0}}]}),
+            &[
+                "spec.rules[1].weights: at least one must be above 0",
+                "spec.rules[1].services: web already stands in spec.rules[0]",
+            ],
+        );
+        check(
+            json!({"versions": [version], "rules": [
+                {"services": ["web"], "ports": ["http"], "weights": {"stable": 1}},
+                {"services": ["web"], "ports": ["grpc"], "weights": {"stable": 1}}]}),
+            &[],
+        );
+    }
+
+    #[test]
+    fn a_split_of_the_wrong_shape_still_says_which_services_it_meant() {
+        let raw = RawSplit {
+            spec: json!({"rules": [{"services": ["web"], "weights": {"stable": -1}}], "versions": []}),
+            ..RawSplit::default()
+        };
+        let split = read(&raw);
+        assert!(split.spec.is_err());
+        assert!(split.services.contains("web"));
+        assert_eq!(split.fleet, DEFAULT_FLEET);
+    }
+}

@@ -1,0 +1,131 @@
+//! Watches what the table is made of and hands over each new one.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Client;
+use kube::runtime::watcher::Config;
+use sidestep_proxy::table::Table;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::build::{Options, Snapshot, build};
+use super::notice::Notice;
+use super::split::RawSplit;
+use crate::cache::{Cache, Change, Listener, Malformed, feed, scoped};
+
+/// How long changes are gathered before a table is built: one write of ours often causes several events, on several watches.
+const GATHER: Duration = Duration::from_millis(2);
+
+/// Hands `publish` a table as soon as Services, EndpointSlices and Splits have been listed completely, and another whenever they
+/// change, until `cancel`. While `publish` has not returned, changes gather; the next table holds them all.
+///
+/// The API server's absence is no error here: the last table stands, and the watches are resumed when it is back.
+pub async fn run<P, F>(client: Client, options: Options, mut publish: P, cancel: CancellationToken)
+where
+    P: FnMut(Table) -> F,
+    F: Future<Output = ()>,
+{
+    let sources = Sources::new();
+    let publishing = async {
+        sources.ready().await;
+        let mut said = BTreeSet::new();
+        loop {
+            let (table, notices) = build(&sources.snapshot(), &options);
+            say(&mut said, notices);
+            publish(table).await;
+            sources.changed.notified().await;
+            tokio::time::sleep(GATHER).await;
+        }
+    };
+    tokio::select! {
+        () = cancel.cancelled() => {}
+        () = publishing => {}
+        () = feed(sources.services.clone(), scoped(client.clone(), None), Config::default()) => {}
+        () = feed(sources.slices.clone(), scoped(client.clone(), None), Config::default()) => {}
+        () = feed(sources.splits.clone(), scoped(client, None), Config::default()) => {}
+    }
+}
+
+struct Sources {
+    services: Cache<Service>,
+    slices: Cache<EndpointSlice>,
+    splits: Cache<RawSplit>,
+    changed: Arc<Notify>,
+}
+
+impl Sources {
+    fn new() -> Self {
+        let changed = Arc::new(Notify::new());
+        Self {
+            services: Cache::new(vec![on_change(&changed, |old: &Service, new: &Service| {
+                old.spec == new.spec && old.metadata.labels == new.metadata.labels
+            })]),
+            slices: Cache::new(vec![on_change(&changed, |_, _| false)]),
+            // A Split's status is written by the controller in answer to what we report: it must not cause another table.
+            splits: Cache::new(vec![on_change(
+                &changed,
+                |old: &RawSplit, new: &RawSplit| {
+                    old.spec == new.spec
+                        && old.metadata.uid == new.metadata.uid
+                        && old.metadata.generation == new.metadata.generation
+                },
+            )]),
+            changed,
+        }
+    }
+
+    async fn ready(&self) {
+        self.services.ready().await;
+        self.slices.ready().await;
+        self.splits.ready().await;
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let of_kind =
+            |kind, malformed: Vec<Malformed>| malformed.into_iter().map(move |m| (kind, m));
+        let slices = of_kind("EndpointSlice", self.slices.malformed());
+        let splits = of_kind("Split", self.splits.malformed());
+        Snapshot {
+            services: self.services.all(),
+            slices: self.slices.all(),
+            splits: self.splits.all(),
+            malformed_services: self.services.malformed(),
+            malformed: slices.chain(splits).collect(),
+        }
+    }
+}
+
+/// Wakes the builder, unless the change is one that no table shows.
+fn on_change<K: 'static>(
+    changed: &Arc<Notify>,
+    is_same: impl Fn(&K, &K) -> bool + Send + Sync + 'static,
+) -> Listener<K> {
+    let changed = Arc::clone(changed);
+    Box::new(move |change: &Change<'_, K>| {
+        let same = match (change.old, change.new) {
+            (Some(old), Some(new)) => is_same(old, new),
+            _ => false,
+        };
+        if !same {
+            changed.notify_one();
+        }
+    })
+}
+
+/// Logs what is new among the notices, and what is settled.
+fn say(said: &mut BTreeSet<Notice>, notices: Vec<Notice>) {
+    let now: BTreeSet<Notice> = notices.into_iter().collect();
+    for notice in now.difference(said) {
+        warn!(%notice, "not served as written");
+    }
+    for notice in said.difference(&now) {
+        info!(%notice, "settled");
+    }
+    *said = now;
+}
