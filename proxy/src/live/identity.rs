@@ -2,13 +2,15 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::cells::{Cells, Counts};
+use crate::breaker::Breaker;
+use crate::budget::Budget;
 use crate::table::{Endpoint, Protocol};
 
 /// How long figures of a version are kept after it left the table: 10 minutes (data-plane rules, section 7).
@@ -18,8 +20,10 @@ const KEPT: Duration = Duration::from_secs(600);
 #[derive(Debug)]
 #[repr(align(64))]
 pub struct EndpointState {
-    in_flight: AtomicUsize,
+    in_flight: AtomicU32,
     leaving: AtomicBool,
+    /// Whether it refuses connections.
+    pub breaker: Breaker,
     /// A number no other endpoint of this process has or had: the key of a pool.
     pub id: u64,
     /// Where to connect.
@@ -33,7 +37,7 @@ pub struct EndpointState {
 impl EndpointState {
     /// Requests in flight to it, from all workers.
     #[must_use]
-    pub fn in_flight(&self) -> usize {
+    pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Relaxed)
     }
 
@@ -110,6 +114,8 @@ pub struct VersionState {
     pub id: u64,
     /// What it is.
     pub key: VersionKey,
+    /// What its retries may cost.
+    pub budget: Budget,
     cells: Box<[OnceLock<Arc<Cells>>]>,
 }
 
@@ -169,8 +175,9 @@ impl Identities {
         }
         self.next += 1;
         let state = Arc::new(EndpointState {
-            in_flight: AtomicUsize::new(0),
+            in_flight: AtomicU32::new(0),
             leaving: AtomicBool::new(false),
+            breaker: Breaker::default(),
             id,
             address: endpoint.address,
             protocol,
@@ -189,6 +196,7 @@ impl Identities {
         let state = Arc::new(VersionState {
             id: self.next,
             key: key.clone(),
+            budget: Budget::default(),
             cells,
         });
         self.next += 1;

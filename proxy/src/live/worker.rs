@@ -124,6 +124,12 @@ impl Worker {
         &self.front
     }
 
+    /// Milliseconds since the process's own clock began, which all workers share: for breakers and budgets.
+    #[must_use]
+    pub fn clock_ms(&self, now: Instant) -> u64 {
+        self.shared.clock_ms(now)
+    }
+
     /// This worker's number, from 0.
     #[must_use]
     pub fn index(&self) -> usize {
