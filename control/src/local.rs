@@ -7,14 +7,31 @@
 //! | `strict` | is an object what its kind says? |
 //! | `defaults` | what the server fills in |
 //! | `selector` | label and field selectors |
-//! | [`logs`] | what pods have written |
+//! | [`pods`] | the kubelet: a task for every pod, which is a process or a stand-in |
+//! | [`container`] | what of a pod's spec can be run, and how |
+//! | [`environment`] | a container's environment, and `$(NAME)` |
 //! | [`launcher`] | starts processes that die with us |
+//! | [`standin`], [`behaviour`] | the server that stands in for an image, and how it misbehaves |
+//! | [`probes`] | asks a process how it is |
+//! | [`podstatus`] | what is known of a pod, as the kubelet says it |
+//! | [`ports`] | the loopback ports of processes |
+//! | [`logs`] | what pods have written |
+//! | [`notes`] | Events |
 
+pub mod behaviour;
+pub mod container;
 mod defaults;
+pub mod environment;
 pub mod kinds;
 pub mod launcher;
 pub mod logs;
+pub mod notes;
+pub mod pods;
+pub mod podstatus;
+pub mod ports;
+pub mod probes;
 mod selector;
+pub mod standin;
 pub mod store;
 mod strict;
 
