@@ -2,5 +2,6 @@
 
 mod cli;
 mod settings;
+mod view;
 
 fn main() {}

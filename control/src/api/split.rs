@@ -88,9 +88,22 @@ pub struct SplitStatus {
     /// `Accepted`, `Verified`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+    /// What the proxies serve of the weighted rules: of several proxies, the one farthest from the weights.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub effective: Vec<EffectiveShares>,
     /// What the controller remembers of the Rollout beyond Argo's status fields.
     #[serde(flatten)]
     pub memory: Memory,
+}
+
+/// What the versions of one rule can carry, as the proxies see it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EffectiveShares {
+    /// The rule's Services.
+    pub services: Vec<String>,
+    /// Version name → share, as a fraction of 1.
+    pub shares: BTreeMap<String, f64>,
 }
 
 /// What a rollout remembers that Argo's status has no field for.
