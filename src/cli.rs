@@ -57,10 +57,6 @@ pub(crate) struct Connection {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Show the whole story on this machine: a good canary promoted, a bad one rolled back
-    Demo(DemoArgs),
-    /// Run proxy, controller and a one-machine cluster in this process, for your manifests
-    Run(Box<RunArgs>),
     /// Get details about a rollout
     Get(GetArgs),
     /// List rollouts
@@ -81,13 +77,11 @@ pub(crate) enum Command {
     Restart(RestartArgs),
     /// Update a rollout
     Set(SetArgs),
-    /// Check manifests without applying them
-    Lint(LintArgs),
     /// Print the version
     Version(VersionArgs),
 }
 
-/// `sidestep demo`.
+/// `sidestep demo`: show the whole story on this machine, a good canary promoted and a bad one rolled back.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DemoArgs {
     /// Tell the story once and exit; the exit code says whether it went as it should
@@ -110,7 +104,7 @@ pub(crate) struct DemoArgs {
     pub(crate) no_color: bool,
 }
 
-/// `sidestep run`.
+/// `sidestep run`: run proxy, controller and a one-machine cluster in this process, for your manifests.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RunArgs {
     /// Manifests to apply: a file, a folder of .yaml, .yml and .json, or `-` for stdin; may be repeated
@@ -382,7 +376,6 @@ mod tests {
             "sidestep set image demo app=repo:5000/demo:yellow",
             "sidestep set image demo *=demo:yellow",
             "sidestep -n there pause demo",
-            "sidestep run -f a.yaml -f dir --watch",
             "sidestep version --short",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
@@ -402,7 +395,6 @@ mod tests {
             "sidestep set image demo app",
             "sidestep set image demo app=a=b",
             "sidestep set image demo =image",
-            "sidestep lint",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

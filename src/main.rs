@@ -1,7 +1,61 @@
 //! Sidestep: canary routing without the mesh.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`cli`] | what the user typed |
+//! | [`settings`] | typed → usable |
+//! | [`client`] | the connection to a cluster |
+//! | [`commands`] | one read or patch each |
+//! | [`view`] | objects → text |
 
 mod cli;
+mod client;
+mod commands;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "what `run` and `demo` take, which are wired next")
+)]
 mod settings;
 mod view;
 
-fn main() {}
+use std::io::{Write, stderr};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// What the user typed cannot be done, as clap and most commands have it.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(usage) => {
+            let printed = usage.print();
+            let is_help = !usage.use_stderr() && printed.is_ok();
+            return if is_help {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::from(USAGE)
+            };
+        }
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if commands::failure::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => complain(&error),
+    }
+}
+
+/// Runs a command on this thread.
+fn run(cli: cli::Cli) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(commands::run(cli))
+}
+
+fn complain(error: &anyhow::Error) -> ExitCode {
+    match writeln!(stderr(), "Error: {}", commands::failure::text(error)) {
+        Ok(()) | Err(_) => ExitCode::FAILURE,
+    }
+}

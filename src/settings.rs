@@ -456,22 +456,30 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::cli::{Cli, Command};
 
-    fn run(line: &str) -> Result<RunSettings, Complaints> {
-        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
-        let Command::Run(args) = cli.command else {
-            panic!("{line}")
-        };
-        RunSettings::new(
-            &args,
-            cli.connection.namespace.as_deref(),
-            Some(Path::new("/home/someone")),
-        )
+    #[derive(Parser)]
+    struct Run {
+        #[command(flatten)]
+        args: RunArgs,
+    }
+
+    #[derive(Parser)]
+    struct Demo {
+        #[command(flatten)]
+        args: DemoArgs,
+    }
+
+    fn run(line: &str, namespace: Option<&str>) -> Result<RunSettings, Complaints> {
+        let Run { args } = Run::try_parse_from(line.split(' ')).unwrap();
+        RunSettings::new(&args, namespace, Some(Path::new("/home/someone")))
     }
 
     fn check(line: &str, complaints: &[&str]) {
-        let said = run(line)
+        check_in(None, line, complaints);
+    }
+
+    fn check_in(namespace: Option<&str>, line: &str, complaints: &[&str]) {
+        let said = run(line, namespace)
             .map(|_| String::new())
             .unwrap_or_else(|complaints| complaints.to_string());
         assert_eq!(said, complaints.join("\n"), "{line}");
@@ -479,7 +487,7 @@ mod tests {
 
     #[test]
     fn defaults_listen_on_loopback_only() {
-        let settings = run("sidestep run").unwrap();
+        let settings = run("run", None).unwrap();
         assert_eq!(settings.listen, "127.0.0.1:8080".parse().unwrap());
         assert!(
             [settings.admin, settings.api, settings.dashboard.unwrap()]
@@ -502,8 +510,9 @@ mod tests {
 
     #[test]
     fn all_complaints_come_at_once() {
-        check(
-            "sidestep run --listen nowhere --api 0.0.0.0:6440 --default-service web --proxy-workers 0 -n Default -f no/such.yaml",
+        check_in(
+            Some("Default"),
+            "run --listen nowhere --api 0.0.0.0:6440 --default-service web --proxy-workers 0 -f no/such.yaml",
             &[
                 "--listen: `nowhere` is no address and port, such as 127.0.0.1:8080 or [::1]:8080",
                 "--api: 0.0.0.0:6440 can be reached from other machines; the embedded API server listens on loopback only",
@@ -518,11 +527,11 @@ mod tests {
     #[test]
     fn two_listeners_cannot_share_an_address() {
         check(
-            "sidestep run --admin 127.0.0.1:8080",
+            "run --admin 127.0.0.1:8080",
             &["--admin: 127.0.0.1:8080 is already that of --listen; give one of them another port"],
         );
         check(
-            "sidestep run --admin 127.0.0.1:0 --listen 127.0.0.1:0 --dashboard off",
+            "run --admin 127.0.0.1:0 --listen 127.0.0.1:0 --dashboard off",
             &[],
         );
     }
@@ -530,14 +539,14 @@ mod tests {
     #[test]
     fn stdin_is_read_once_and_not_watched() {
         check(
-            "sidestep run -f - -f - --watch",
+            "run -f - -f - --watch",
             &[
                 "--filename: `-` stands for stdin, which can be read once only",
                 "--watch: stdin cannot be watched for changes; name files or folders",
             ],
         );
         check(
-            "sidestep run --watch",
+            "run --watch",
             &["--watch: there is nothing to watch; name files or folders with -f"],
         );
     }
@@ -547,7 +556,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().display();
         check(
-            &format!("sidestep run --state {path}"),
+            &format!("run --state {path}"),
             &[&format!(
                 "--state: {path} is no folder that can be written: File exists (os error 17)"
             )],
@@ -556,11 +565,8 @@ mod tests {
 
     #[test]
     fn a_report_in_a_folder_that_does_not_exist_is_refused() {
-        let args =
-            Cli::try_parse_from(["sidestep", "demo", "--report", "no/such/report.json"]).unwrap();
-        let Command::Demo(args) = args.command else {
-            panic!()
-        };
+        let Demo { args } =
+            Demo::try_parse_from(["demo", "--report", "no/such/report.json"]).unwrap();
         let complaints = DemoSettings::new(&args).unwrap_err().to_string();
         assert!(
             complaints.starts_with("--report: no/such/report.json cannot be written: "),
