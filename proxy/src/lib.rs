@@ -10,6 +10,7 @@
 //! | `error` | what can go wrong, who caused it, may it be retried, what the client is told |
 //! | `sniff`, `ticker` | HTTP/1 or HTTP/2 on one port; a worker's coarse clock and deadlines |
 //! | `live`, `live/` | the table in service: publication, what outlives a table, one worker's view, the counting |
+//! | `report`, `metrics` | what the proxy says of itself: to the controller and to people; to Prometheus |
 
 mod balance;
 pub mod breaker;
@@ -18,6 +19,8 @@ pub mod config;
 pub mod error;
 mod headers;
 pub mod live;
+pub mod metrics;
+pub mod report;
 mod sniff;
 pub mod split;
 pub mod table;

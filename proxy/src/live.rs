@@ -14,16 +14,19 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-pub use self::cells::{Counter, Counts, Outcome};
+pub use self::cells::{Counter, Counts};
 pub use self::identity::{EndpointInFlight, EndpointState, Owner, VersionKey, VersionState};
 use self::identity::{Identities, Known};
 pub use self::worker::{
     Choice, Chosen, InFlight, LiveTable, Refused, Seat, Why, Worker, WorkerVersion,
 };
+pub use crate::error::Outcome;
 use crate::table::{Backend, Endpoint, Pick, PlannedBackend, PlannedSplit, Source, Split, Table};
 
 mod ages;
 pub mod cells;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod identity;
 pub mod latency;
 mod worker;

@@ -309,7 +309,7 @@ impl Table {
         for (index, split) in parts.splits.iter().enumerate() {
             check_split(split).map_err(|problem| split_error(index, split, problem))?;
         }
-        check_uids(&parts.splits)?;
+        check_unique(&parts.splits)?;
         for (index, backend) in parts.backends.iter().enumerate() {
             check_backend(backend, &parts)
                 .map_err(|problem| backend_error(index, backend, problem))?;
@@ -485,15 +485,21 @@ fn check_split(split: &Split) -> Result<(), Problem> {
         .try_for_each(|rule| check_per_version("weights", rule.weights.len(), versions))
 }
 
-fn check_uids(splits: &[Split]) -> Result<(), Error> {
-    let mut uids = HashSet::new();
+fn check_unique(splits: &[Split]) -> Result<(), Error> {
+    let (mut uids, mut names) = (HashSet::new(), HashSet::new());
     for (index, split) in splits.iter().enumerate() {
-        if !uids.insert(&split.uid) {
+        let twice = |kind, name: &String| {
             let problem = Problem::Twice {
-                kind: "uid",
-                name: split.uid.clone(),
+                kind,
+                name: name.clone(),
             };
-            return Err(split_error(index, split, problem));
+            Err(split_error(index, split, problem))
+        };
+        if !uids.insert(&split.uid) {
+            return twice("uid", &split.uid);
+        }
+        if !names.insert((&split.namespace, &split.name)) {
+            return twice("name", &split.name);
         }
     }
     Ok(())

@@ -4,67 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::latency;
+use crate::error::Outcome;
 use crate::split::Shortage;
-
-/// How a request ended. Every request ends in exactly one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Outcome {
-    /// The endpoint answered to the end, whatever its status.
-    Ok,
-    /// No connection to an endpoint could be had.
-    UpstreamConnect,
-    /// The endpoint closed or reset before the response head.
-    UpstreamResetBeforeHead,
-    /// The endpoint closed or reset within the response body.
-    UpstreamResetInBody,
-    /// The endpoint missed a deadline.
-    UpstreamTimeout,
-    /// The client went away.
-    ClientAbort,
-    /// The proxy answered by itself.
-    RefusedByProxy,
-}
-
-impl Outcome {
-    /// Every outcome, in the order of [`Outcome::index`].
-    pub const ALL: [Self; 7] = [
-        Self::Ok,
-        Self::UpstreamConnect,
-        Self::UpstreamResetBeforeHead,
-        Self::UpstreamResetInBody,
-        Self::UpstreamTimeout,
-        Self::ClientAbort,
-        Self::RefusedByProxy,
-    ];
-
-    /// Its name in reports and logs.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::UpstreamConnect => "upstream_connect",
-            Self::UpstreamResetBeforeHead => "upstream_reset_before_head",
-            Self::UpstreamResetInBody => "upstream_reset_in_body",
-            Self::UpstreamTimeout => "upstream_timeout",
-            Self::ClientAbort => "client_abort",
-            Self::RefusedByProxy => "refused_by_proxy",
-        }
-    }
-
-    /// Its place in [`Outcome::ALL`].
-    #[must_use]
-    pub const fn index(self) -> usize {
-        match self {
-            Self::Ok => 0,
-            Self::UpstreamConnect => 1,
-            Self::UpstreamResetBeforeHead => 2,
-            Self::UpstreamResetInBody => 3,
-            Self::UpstreamTimeout => 4,
-            Self::ClientAbort => 5,
-            Self::RefusedByProxy => 6,
-        }
-    }
-}
 
 /// Status of a request whose client went away before any was sent: 499, as nginx logs it.
 pub const CLIENT_CLOSED: u16 = 499;
@@ -217,6 +158,22 @@ impl Cells {
     pub(super) fn retried(&self) {
         self.retries.add(1);
     }
+
+    /// The numbers now. Cells that change meanwhile may be one request apart.
+    pub(super) fn read(&self) -> Counts {
+        Counts {
+            in_flight: self.in_flight.value(),
+            oldest_start_ms: self.oldest.value().checked_sub(1),
+            codes: self.codes.each_ref().map(Counter::value),
+            outcomes: self.outcomes.each_ref().map(Counter::value),
+            fallback: self.fallback.each_ref().map(Counter::value),
+            latency: self.latency.each_ref().map(Counter::value),
+            latency_sum_us: self.latency_sum_us.value(),
+            connects: self.connects.value(),
+            connect_failures: self.connect_failures.value(),
+            retries: self.retries.value(),
+        }
+    }
 }
 
 /// The cells of all workers of one version, added up.
@@ -274,24 +231,28 @@ impl Counts {
         self.latency.iter().sum()
     }
 
-    pub(super) fn add(&mut self, cells: &Cells) {
-        let oldest = cells.oldest.value().checked_sub(1);
-        self.oldest_start_ms = self.oldest_start_ms.into_iter().chain(oldest).min();
-        self.in_flight += cells.in_flight.value();
-        add_each(&mut self.codes, &cells.codes);
-        add_each(&mut self.outcomes, &cells.outcomes);
-        add_each(&mut self.fallback, &cells.fallback);
-        add_each(&mut self.latency, &cells.latency);
-        self.latency_sum_us += cells.latency_sum_us.value();
-        self.connects += cells.connects.value();
-        self.connect_failures += cells.connect_failures.value();
-        self.retries += cells.retries.value();
+    /// Adds what was counted elsewhere.
+    pub fn merge(&mut self, other: &Self) {
+        self.in_flight += other.in_flight;
+        let starts = self
+            .oldest_start_ms
+            .into_iter()
+            .chain(other.oldest_start_ms);
+        self.oldest_start_ms = starts.min();
+        add_each(&mut self.codes, &other.codes);
+        add_each(&mut self.outcomes, &other.outcomes);
+        add_each(&mut self.fallback, &other.fallback);
+        add_each(&mut self.latency, &other.latency);
+        self.latency_sum_us += other.latency_sum_us;
+        self.connects += other.connects;
+        self.connect_failures += other.connect_failures;
+        self.retries += other.retries;
     }
 }
 
-fn add_each(sums: &mut [u64], counters: &[Counter]) {
-    for (sum, counter) in sums.iter_mut().zip(counters) {
-        *sum += counter.value();
+fn add_each(sums: &mut [u64], others: &[u64]) {
+    for (sum, other) in sums.iter_mut().zip(others) {
+        *sum += other;
     }
 }
 
@@ -341,7 +302,7 @@ mod tests {
         workers[1].oldest(Some(5));
         workers[1].ended(200, Outcome::Ok, Some(Duration::from_millis(3)));
         let mut counts = Counts::default();
-        workers.iter().for_each(|cells| counts.add(cells));
+        workers.iter().for_each(|cells| counts.merge(&cells.read()));
         assert_eq!(
             (counts.in_flight, counts.requests(), counts.timed()),
             (2, 1, 1)

@@ -125,14 +125,18 @@ impl VersionState {
         Arc::clone(self.cells[worker].get_or_init(Arc::default))
     }
 
+    /// Whether any request was ever begun to it.
+    #[must_use]
+    pub fn is_asked_for(&self) -> bool {
+        self.cells.iter().any(|cells| cells.get().is_some())
+    }
+
     /// The cells of all workers, added up.
     #[must_use]
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
-        self.cells
-            .iter()
-            .filter_map(OnceLock::get)
-            .for_each(|cells| counts.add(cells));
+        let cells = self.cells.iter().filter_map(OnceLock::get);
+        cells.for_each(|cells| counts.merge(&cells.read()));
         counts
     }
 }

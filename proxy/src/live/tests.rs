@@ -1,127 +1,11 @@
 //! Tables in service: what is carried over, when a publication is done, what is counted.
 
-use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::pin;
-use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 use std::time::Duration;
 
+use super::fixture::{Shop, endpoint, open_shop, parts, poll, shop, table};
 use super::*;
-use crate::table::{HostMatch, Parts, PathMatch, Protocol, Route, Rule, Target, Version};
-
-fn endpoint(port: u16) -> Endpoint {
-    Endpoint {
-        address: SocketAddr::from(([127, 0, 0, 1], port)),
-        pod: format!("pod-{port}"),
-        ready: true,
-        terminating: false,
-    }
-}
-
-fn backend(service: &str, source: Source) -> Backend {
-    Backend {
-        namespace: "shop".to_owned(),
-        service: service.to_owned(),
-        port: "80".to_owned(),
-        protocol: Protocol::Http1,
-        source,
-    }
-}
-
-/// Stable on 8001 and canary on 8002, by weight; beside it `plain` on 8003 without a Split.
-fn parts(weights: [u32; 2]) -> Parts {
-    let version = |name: &str| Version {
-        name: name.to_owned(),
-        revision: format!("{name}-hash"),
-        needed: None,
-        ready: 1,
-    };
-    let split = Split {
-        namespace: "shop".to_owned(),
-        name: "web".to_owned(),
-        uid: "uid-1".to_owned(),
-        generation: 1,
-        versions: vec![version("stable"), version("canary")],
-        rules: vec![Rule {
-            services: vec!["web".to_owned()],
-            weights: weights.to_vec(),
-        }],
-        ..Split::default()
-    };
-    let endpoints = vec![vec![endpoint(8001)], vec![endpoint(8002)]];
-    let route = |name: &str, index| Route {
-        host: HostMatch::Exact(name.to_owned()),
-        path: PathMatch::Prefix("/".to_owned()),
-        target: Target::Backend(index),
-    };
-    Parts {
-        routes: vec![route("web", 0), route("plain", 1)],
-        backends: vec![
-            backend(
-                "web",
-                Source::Split {
-                    split: 0,
-                    rule: 0,
-                    endpoints,
-                },
-            ),
-            backend("plain", Source::Endpoints(vec![endpoint(8003)])),
-        ],
-        splits: vec![split],
-        own: Vec::new(),
-    }
-}
-
-fn table(weights: [u32; 2]) -> Table {
-    Table::build(parts(weights)).unwrap()
-}
-
-struct Shop {
-    handle: TableHandle,
-    workers: Vec<Rc<Worker>>,
-    now: Instant,
-}
-
-/// Workers that have taken up a table of these weights.
-fn shop(workers: usize, weights: [u32; 2]) -> Shop {
-    let now = Instant::now();
-    let (handle, seats) = open(NonZeroUsize::new(workers).unwrap(), None, now);
-    let workers = seats
-        .into_iter()
-        .zip(1..)
-        .map(|(seat, seed)| seat.take(seed))
-        .collect();
-    let shop = Shop {
-        handle,
-        workers,
-        now,
-    };
-    shop.publish(table(weights));
-    shop
-}
-
-impl Shop {
-    fn publish(&self, table: Table) {
-        let mut publish = pin!(self.handle.publish(table));
-        let _ = poll(publish.as_mut());
-        self.workers.iter().for_each(|worker| worker.take_up());
-        assert_eq!(poll(publish), Poll::Ready(()));
-    }
-
-    fn counts(&self, name: &str) -> Counts {
-        let versions = self.handle.versions(self.now);
-        versions
-            .iter()
-            .find(|version| version.key.name == name)
-            .unwrap()
-            .counts()
-    }
-}
-
-fn poll<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
-    future.poll(&mut Context::from_waker(Waker::noop()))
-}
 
 #[track_caller]
 fn chosen(table: &LiveTable, backend: usize) -> Chosen<'_> {
@@ -175,7 +59,7 @@ async fn a_worker_is_told_of_each_publication_once() {
     assert_eq!(poll(pin!(worker.changed())), Poll::Pending);
     let mut told = pin!(worker.changed());
     assert_eq!(poll(told.as_mut()), Poll::Pending);
-    let _ = poll(pin!(shop.handle.publish(table([50, 50]))));
+    assert!(poll(pin!(shop.handle.publish(table([50, 50])))).is_pending());
     assert_eq!(poll(told), Poll::Ready(()));
 }
 
@@ -184,7 +68,7 @@ async fn the_next_request_sees_the_new_weights() {
     let shop = shop(1, [100, 0]);
     for round in 0..50 {
         let weights = if round % 2 == 0 { [0, 100] } else { [100, 0] };
-        let _ = poll(pin!(shop.handle.publish(table(weights))));
+        assert!(poll(pin!(shop.handle.publish(table(weights)))).is_pending());
         let expected = if round % 2 == 0 { 8002 } else { 8001 };
         assert_eq!(
             port(&chosen(&shop.workers[0].current(), 0)),
@@ -204,11 +88,10 @@ async fn a_request_keeps_its_table() {
 
 #[tokio::test]
 async fn before_the_first_table_nothing_is_published() {
-    let (handle, mut seats) = open(NonZeroUsize::MIN, None, Instant::now());
-    let worker = seats.remove(0).take(1);
-    assert!(!worker.current().is_published());
-    assert!(worker.current().route("web", "/").is_none());
-    assert_eq!(handle.acknowledged().serial, 0);
+    let shop = open_shop(1, None);
+    assert!(!shop.workers[0].current().is_published());
+    assert!(shop.workers[0].current().route("web", "/").is_none());
+    assert_eq!(shop.handle.acknowledged().serial, 0);
 }
 
 #[tokio::test]
@@ -420,10 +303,9 @@ async fn nothing_to_choose_from_is_refused() {
 
 #[tokio::test]
 async fn picks_are_random_when_told() {
-    let (handle, mut seats) = open(NonZeroUsize::MIN, Some(Pick::Random), Instant::now());
-    let worker = seats.remove(0).take(1);
-    let _ = poll(pin!(handle.publish(table([50, 50]))));
-    let table = worker.current();
+    let shop = open_shop(1, Some(Pick::Random));
+    shop.publish(table([50, 50]));
+    let table = shop.workers[0].current();
     let canary = (0..1_000)
         .filter(|_| port(&chosen(&table, 0)) == 8002)
         .count();

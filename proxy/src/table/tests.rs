@@ -150,6 +150,16 @@ fn what_cannot_be_served_is_refused_by_name() {
         Part::Split(1),
         "split shop/web: uid \"uid-1\" stands twice",
     );
+    check_refused(
+        |parts| {
+            parts.splits.push(Split {
+                uid: "uid-2".to_owned(),
+                ..split()
+            })
+        },
+        Part::Split(1),
+        "split shop/web: name \"web\" stands twice",
+    );
 }
 
 #[track_caller]
@@ -224,6 +234,7 @@ fn equal_parts_are_shared_with_the_table_before() {
     let mut changed = parts();
     changed.splits.push(Split {
         uid: "uid-2".to_owned(),
+        name: "other".to_owned(),
         ..split()
     });
     let mut now = Table::build(changed).unwrap();

@@ -1,0 +1,386 @@
+//! What the proxy says of itself: a plain snapshot for the controller, and a plain rendering of the table for people.
+//!
+//! A [`Report`] speaks of the newest table that every worker has taken up: that a generation stands in it is the acknowledgement.
+//! Turning it into JSON is the binary's.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::live::{
+    Counts, Owner, Served, ServedBackend, ServedSplit, ServedVersion, TableHandle, VersionState,
+};
+use crate::split::Plan;
+use crate::table::{Protocol, Route, Source, Split};
+
+/// A snapshot of all Splits in service and of what was counted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// Counts publications; 0 before the first table: the proxy is not ready.
+    pub serial: u64,
+    /// Every Split of the table, in its order.
+    pub splits: Vec<SplitReport>,
+}
+
+/// One Split as this proxy serves it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SplitReport {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// The generation that every worker serves.
+    pub generation: i64,
+    /// Its rules, with the shares they make.
+    pub rules: Vec<RuleReport>,
+    /// Its versions in their order, then those that left the table and are still spoken of.
+    pub versions: Vec<VersionReport>,
+}
+
+/// The shares of one rule.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RuleReport {
+    /// Names of the Services it governs.
+    pub services: Vec<String>,
+    /// One per version.
+    pub shares: Vec<Share>,
+    /// By how much the ready endpoints carry more than they are said to: 0 within capacity.
+    pub overcommit: f64,
+}
+
+/// The share of one version, as fractions of 1. The two are the very same number where nothing is missing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Share {
+    /// The version's name.
+    pub version: String,
+    /// What the weights say.
+    pub desired: f64,
+    /// What it gets.
+    pub effective: f64,
+}
+
+/// One version as this proxy counts it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VersionReport {
+    /// Its name.
+    pub name: String,
+    /// Its revision; may be empty.
+    pub revision: String,
+    /// Whether it is in the table that every worker serves. One that left is reported until nothing is in flight, and 10 minutes.
+    pub live: bool,
+    /// Ready pods of it, as the table says; 0 once it left.
+    pub ready: u32,
+    /// How long its oldest request in flight has been so.
+    pub oldest_in_flight: Option<Duration>,
+    /// What all workers counted, ever since it was first served.
+    pub counts: Counts,
+}
+
+/// The table in service, for people.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TableReport {
+    /// Counts publications.
+    pub serial: u64,
+    /// Serial of the newest table that every worker has taken up; below `serial` while a publication is under way.
+    pub acknowledged: u64,
+    /// The routes, in order.
+    pub routes: Vec<Route>,
+    /// The backends that the routes' indices speak of.
+    pub backends: Vec<BackendReport>,
+    /// The Splits.
+    pub splits: Vec<SplitReport>,
+}
+
+/// One backend of the table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BackendReport {
+    /// Namespace of the Service.
+    pub namespace: String,
+    /// Name of the Service.
+    pub service: String,
+    /// Its port.
+    pub port: String,
+    /// What its endpoints speak.
+    pub protocol: Protocol,
+    /// Name of the Split that governs it, if one does.
+    pub split: Option<String>,
+    /// What each version gets for this port; empty without a Split.
+    pub shares: Vec<Share>,
+    /// Its versions; without a Split the one and nameless.
+    pub versions: Vec<BackendVersion>,
+}
+
+/// The endpoints of one version for one backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendVersion {
+    /// Name of the version; empty without a Split.
+    pub name: String,
+    /// Its revision; may be empty.
+    pub revision: String,
+    /// The endpoints that take requests.
+    pub endpoints: Vec<EndpointReport>,
+}
+
+/// One endpoint that takes requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointReport {
+    /// Where to connect.
+    pub address: SocketAddr,
+    /// Whose it is.
+    pub pod: String,
+    /// Requests in flight to it, from all workers and through all backends.
+    pub in_flight: u32,
+}
+
+impl TableHandle {
+    /// What every worker serves, and what was counted. `now` tells how old requests are and which figures are too old to keep.
+    #[must_use]
+    pub fn report(&self, now: Instant) -> Report {
+        let served = self.acknowledged();
+        let versions = self.versions(now);
+        let clock_ms = self.clock_ms(now);
+        let splits = served
+            .splits
+            .iter()
+            .map(|split| split_report(split, &versions, clock_ms));
+        Report {
+            serial: served.serial,
+            splits: splits.collect(),
+        }
+    }
+
+    /// The newest table, with what its endpoints have in flight.
+    #[must_use]
+    pub fn table(&self, now: Instant) -> TableReport {
+        let served = self.newest();
+        let versions = self.versions(now);
+        let clock_ms = self.clock_ms(now);
+        TableReport {
+            serial: served.serial,
+            acknowledged: self.acknowledged().serial,
+            routes: served.table.routes().to_vec(),
+            backends: served
+                .backends
+                .iter()
+                .map(|backend| backend_report(backend, &served))
+                .collect(),
+            splits: served
+                .splits
+                .iter()
+                .map(|split| split_report(split, &versions, clock_ms))
+                .collect(),
+        }
+    }
+}
+
+fn split_report(served: &ServedSplit, known: &[Arc<VersionState>], clock_ms: u64) -> SplitReport {
+    let split = &served.planned.split;
+    let live = served.versions.iter().zip(&split.versions);
+    let live = live.map(|(state, version)| version_report(state, Some(version.ready), clock_ms));
+    let left = known.iter().filter(|state| {
+        is_of(state, &split.uid) && !served.versions.iter().any(|version| version.id == state.id)
+    });
+    let left = left.map(|state| version_report(state, None, clock_ms));
+    SplitReport {
+        namespace: split.namespace.clone(),
+        name: split.name.clone(),
+        uid: split.uid.clone(),
+        generation: split.generation,
+        rules: rule_reports(served),
+        versions: live.chain(left).collect(),
+    }
+}
+
+fn is_of(state: &VersionState, split_uid: &str) -> bool {
+    match &state.key.owner {
+        Owner::Split { uid, .. } => uid == split_uid,
+        Owner::Route { .. } => false,
+    }
+}
+
+/// `ready` is `None` for a version that left the table.
+fn version_report(state: &VersionState, ready: Option<u32>, clock_ms: u64) -> VersionReport {
+    let counts = state.counts();
+    let age = |start_ms| Duration::from_millis(clock_ms.saturating_sub(start_ms));
+    VersionReport {
+        name: state.key.name.clone(),
+        revision: state.key.revision.clone(),
+        live: ready.is_some(),
+        ready: ready.unwrap_or(0),
+        oldest_in_flight: counts.oldest_start_ms.map(age),
+        counts,
+    }
+}
+
+fn rule_reports(served: &ServedSplit) -> Vec<RuleReport> {
+    let split = &served.planned.split;
+    let report = |(rule, plan): (&crate::table::Rule, &Plan)| RuleReport {
+        services: rule.services.clone(),
+        shares: shares(split, plan),
+        overcommit: plan.overcommit,
+    };
+    split
+        .rules
+        .iter()
+        .zip(&served.planned.plans)
+        .map(report)
+        .collect()
+}
+
+fn shares(split: &Split, plan: &Plan) -> Vec<Share> {
+    let shares = plan.desired.iter().zip(&plan.effective);
+    let share = |(version, (&desired, &effective)): (&crate::table::Version, (&f64, &f64))| Share {
+        version: version.name.clone(),
+        desired,
+        effective,
+    };
+    split.versions.iter().zip(shares).map(share).collect()
+}
+
+fn backend_report(backend: &ServedBackend, served: &Served) -> BackendReport {
+    let planned = &backend.planned.backend;
+    let split = match &planned.source {
+        Source::Endpoints(_) => None,
+        Source::Split { split, .. } => Some(&served.splits[*split].planned.split),
+    };
+    let shares = split
+        .zip(backend.planned.plan.as_ref())
+        .map(|(split, plan)| shares(split, plan));
+    BackendReport {
+        namespace: planned.namespace.clone(),
+        service: planned.service.clone(),
+        port: planned.port.clone(),
+        protocol: planned.protocol,
+        split: split.map(|split| split.name.clone()),
+        shares: shares.unwrap_or_default(),
+        versions: backend.versions.iter().map(backend_version).collect(),
+    }
+}
+
+fn backend_version(version: &ServedVersion) -> BackendVersion {
+    let endpoint = |endpoint: &Arc<crate::live::EndpointState>| EndpointReport {
+        address: endpoint.address,
+        pod: endpoint.pod.clone(),
+        in_flight: endpoint.in_flight(),
+    };
+    BackendVersion {
+        name: version.state.key.name.clone(),
+        revision: version.state.key.revision.clone(),
+        endpoints: version.endpoints.iter().map(endpoint).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use super::*;
+    use crate::live::fixture::{open_shop, parts, poll, shop};
+    use crate::live::{Choice, Outcome};
+    use crate::table::Table;
+
+    /// All weight on the canary, which is of this revision.
+    fn table(generation: i64, canary_revision: &str) -> Table {
+        let mut parts = parts([0, 5]);
+        parts.splits[0].generation = generation;
+        parts.splits[0].versions[1].revision = canary_revision.to_owned();
+        Table::build(parts).unwrap()
+    }
+
+    fn seen(version: &VersionReport) -> (&str, &str, bool, u64) {
+        (
+            &version.name,
+            &version.revision,
+            version.live,
+            version.counts.in_flight,
+        )
+    }
+
+    #[tokio::test]
+    async fn a_generation_is_reported_once_every_worker_serves_it() {
+        let shop = open_shop(2, None);
+        let report = || shop.handle.report(shop.now);
+        assert_eq!(
+            report(),
+            Report {
+                serial: 0,
+                splits: vec![]
+            }
+        );
+        let mut changes = shop.handle.changes();
+        assert!(poll(pin!(shop.handle.publish(table(7, "b")))).is_pending());
+        shop.workers[0].take_up();
+        assert!(report().splits.is_empty(), "one worker of two");
+        let shown = shop.handle.table(shop.now);
+        assert_eq!((shown.serial, shown.acknowledged), (1, 0));
+        changes.mark_unchanged();
+        shop.workers[1].take_up();
+        assert!(changes.has_changed().unwrap());
+        assert_eq!(report().splits[0].generation, 7);
+        let share = |version: &str, share| Share {
+            version: version.to_owned(),
+            desired: share,
+            effective: share,
+        };
+        assert_eq!(
+            report().splits[0].rules[0].shares,
+            [share("stable", 0.0), share("canary", 1.0)]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_version_that_left_is_reported_as_not_live() {
+        let shop = shop(1, [0, 5]);
+        shop.publish(table(1, "b"));
+        let table_before = shop.workers[0].current();
+        let Choice::Serve(chosen) = table_before.choose(0) else {
+            panic!("refused")
+        };
+        let request = chosen.begin(shop.now);
+        shop.publish(table(2, "c"));
+        let later = shop.now + Duration::from_millis(250);
+        let left = || {
+            let report = shop.handle.report(later);
+            let versions = &report.splits[0].versions;
+            assert_eq!(seen(&versions[0]), ("stable", "stable-hash", true, 0));
+            assert_eq!(seen(&versions[1]), ("canary", "c", true, 0));
+            versions
+                .iter()
+                .find(|version| version.revision == "b")
+                .unwrap()
+                .clone()
+        };
+        assert_eq!(seen(&left()), ("canary", "b", false, 1));
+        assert_eq!(
+            (left().ready, left().oldest_in_flight),
+            (0, Some(Duration::from_millis(250)))
+        );
+        request.finish(Outcome::Ok, later);
+        assert_eq!(
+            (left().counts.requests(), left().oldest_in_flight),
+            (1, None)
+        );
+    }
+
+    #[tokio::test]
+    async fn the_table_shows_endpoints_and_what_they_have_in_flight() {
+        let shop = shop(1, [0, 5]);
+        let table = shop.workers[0].current();
+        let Choice::Serve(chosen) = table.choose(0) else {
+            panic!("refused")
+        };
+        let _guard = chosen.endpoints()[0].begin();
+        let shown = shop.handle.table(shop.now);
+        assert_eq!(shown.backends[0].split.as_deref(), Some("web"));
+        let expected = EndpointReport {
+            address: SocketAddr::from(([127, 0, 0, 1], 8002)),
+            pod: "pod-8002".to_owned(),
+            in_flight: 1,
+        };
+        assert_eq!(shown.backends[0].versions[1].endpoints, [expected]);
+    }
+}
