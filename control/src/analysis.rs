@@ -6,8 +6,14 @@
 //! | [`args`] | arguments: merged, resolved, substituted, masked |
 //! | [`build`] | the AnalysisRun of a Rollout's step or background |
 //! | [`duration`] | Go's durations, read and written |
+//! | [`phase`] | the phases of runs, metrics and measurements |
+//! | [`verdict`] | an answer and two conditions → a phase |
+//! | [`expr`] | the language of conditions |
 
 pub mod args;
 pub mod build;
 pub mod duration;
+pub mod expr;
+pub mod phase;
 pub mod template;
+pub mod verdict;

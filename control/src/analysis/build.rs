@@ -8,7 +8,9 @@ use kube::api::ObjectMeta;
 use serde_json::Value;
 
 use super::args::{self, Values};
+use super::expr;
 use super::template::{self, Flat, Templates};
+use super::verdict::Condition;
 use crate::api::analysis::{AnalysisRun, AnalysisRunSpec, Argument, Metric};
 use crate::api::labels;
 use crate::api::rollout::{AnalysisRunArgument, Rollout, RolloutAnalysis};
@@ -140,8 +142,20 @@ pub fn check(
         if role != Role::Background && runs_forever(&metric) {
             return Err(template::Error::runs_forever(origin, &metric.name));
         }
+        for place in [Condition::Success, Condition::Failure] {
+            parses(&metric, place)
+                .map_err(|cause| template::Error::condition(origin, &metric.name, place, &cause))?;
+        }
     }
     Ok(())
+}
+
+/// Whether a metric's condition is an expression at all; its types are known only with a result.
+fn parses(metric: &Metric, place: Condition) -> Result<(), expr::Error> {
+    match place.text(metric) {
+        None => Ok(()),
+        Some(text) => expr::parse(text).map(drop),
+    }
 }
 
 /// Stands for a value that is not known yet: it may be read as a number, and within quotes as text.
@@ -549,5 +563,21 @@ mod tests {
                 .map(|e| e.to_string());
             assert_eq!(actual.as_deref(), expected, "{metric}");
         }
+    }
+
+    #[test]
+    fn a_condition_that_does_not_parse_is_refused_with_its_place() {
+        let templates = templates(json!({"t": {"metrics": [
+            {"name": "m", "successCondition": "result[0] < {{args.limit}}", "failureCondition": "result >"},
+        ], "args": [{"name": "limit"}]}}));
+        let analysis = analysis(json!({
+            "templates": [{"templateName": "t"}],
+            "args": [{"name": "limit", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+        }));
+        let error = check(&analysis, Role::Background, &templates).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "AnalysisTemplate t has metric m with an invalid failureCondition: unexpected end of expression (1:9)\n | result >\n | ........^"
+        );
     }
 }

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::args;
+use super::expr;
+use super::verdict::Condition;
 use crate::api::analysis::{AnalysisTemplateSpec, Argument, Metric};
 use crate::api::rollout::TemplateRef;
 
@@ -110,6 +112,21 @@ impl Error {
             kind: kind(origin),
             template: origin.template_name.clone(),
             metric: metric.to_owned(),
+        }
+    }
+
+    pub(super) fn condition(
+        origin: &TemplateRef,
+        metric: &str,
+        place: Condition,
+        cause: &expr::Error,
+    ) -> Self {
+        Self::Condition {
+            kind: kind(origin),
+            template: origin.template_name.clone(),
+            metric: metric.to_owned(),
+            field: place.field(),
+            cause: cause.to_string(),
         }
     }
 
