@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub(super) use self::pod::PORT;
 use self::pod::{Pod, Wanted, Wish};
 use super::container::{Container, Run};
 use super::kinds;
