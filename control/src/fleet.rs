@@ -1,3 +1,212 @@
 //! The proxies as the controller sees them: who is there, what each serves, and what each has counted.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`report`] | what a proxy says, as it stands on the wire |
+//! | [`members`] | who the proxies are |
+//! | [`stream`] | one proxy's stream |
+//! | [`state`] | what is known of every proxy |
+//! | [`verify`] | what their answers amount to |
+//! | [`history`] | what they have counted, over time |
+//!
+//! The fleet remembers nothing that matters: a controller that starts anew hears every proxy again within a moment.
 
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use kube::Client;
+use kube::runtime::watcher;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use self::members::{Key, Listed, members};
+use self::report::Line;
+use self::state::{State, Wake};
+use crate::cache::{Cache, feed, scoped};
+use crate::measure::counters::{Counters, Span, VersionKey};
+use crate::rollout::observed::Fleet as View;
+
+pub mod history;
+pub mod members;
 pub mod report;
+pub mod state;
+pub mod stream;
+pub mod verify;
+
+/// First wait before a broken stream is tried again; it doubles each time.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+/// Longest such wait: a proxy that comes back is heard within this, and a gone one costs a connect per wait.
+const RETRY_MAX: Duration = Duration::from_secs(5);
+/// How often history that no window can reach is dropped.
+const PRUNE: Duration = Duration::from_secs(10);
+
+/// Where the proxies are found. Already valid.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The namespace of their headless Services.
+    pub namespace: String,
+    /// The name of the headless Service of the default fleet; Services of others carry the fleet label.
+    pub service: String,
+}
+
+/// Called with whom a change concerns; it must not block.
+pub type Listener = Box<dyn Fn(&Wake) + Send + Sync>;
+
+/// The proxies. Cloning shares them.
+#[derive(Clone)]
+pub struct Fleet(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    listener: Listener,
+}
+
+impl Fleet {
+    /// No proxies yet; `listener` hears of every change that a rollout may wait for.
+    pub fn new(listener: Listener) -> Self {
+        Self(Arc::new(Shared {
+            state: Mutex::default(),
+            listener,
+        }))
+    }
+
+    /// What the proxies of a fleet say of the Split with this uid, at this generation or a later one.
+    pub fn view(&self, fleet: &str, uid: &str, generation: i64) -> View {
+        self.state().view(fleet, uid, generation)
+    }
+
+    /// Finds and hears the proxies until `cancel`. All tasks it starts have ended when it returns.
+    pub async fn run(&self, client: Client, config: Config, cancel: CancellationToken) {
+        let changed = Arc::new(Notify::new());
+        let notify = Arc::clone(&changed);
+        let slices = Cache::new(vec![Box::new(move |_| notify.notify_one())]);
+        let api = scoped(client, Some(&config.namespace));
+        let mut feeding = pin!(feed(slices.clone(), api, watcher::Config::default()));
+        let mut streams = Streams::default();
+        let mut prune = tokio::time::interval(PRUNE);
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => break,
+                () = &mut feeding => {}
+                () = changed.notified() => self.follow(members(&slices.all(), &config.service), &mut streams),
+                _ = prune.tick() => self.state().history.prune(now()),
+                Some(ended) = streams.tasks.join_next() => {
+                    if let Err(error) = ended {
+                        warn!(%error, "a proxy's stream died");
+                    }
+                }
+            }
+        }
+        streams.end().await;
+    }
+
+    /// Starts a stream to whoever has come, and ends the streams of those who have left.
+    fn follow(&self, listed: BTreeMap<Key, Listed>, streams: &mut Streams) {
+        let (came, left) = self.state().list(listed, now());
+        let is_news = !came.is_empty() || !left.is_empty();
+        for key in left {
+            info!(proxy = %key.address, "proxy left the fleet");
+            streams.stop(&key);
+        }
+        for key in came {
+            info!(proxy = %key.address, "proxy joined the fleet");
+            streams.start(self.clone(), key);
+        }
+        if is_news {
+            (self.0.listener)(&Wake::All);
+        }
+    }
+
+    /// Hears one proxy, again and again.
+    async fn hear(self, key: Key) {
+        let mut wait = RETRY_MIN;
+        loop {
+            let error = stream::listen(key.address, |line| {
+                if matches!(line, Line::Hello(_)) {
+                    wait = RETRY_MIN;
+                }
+                let wake = self.state().hear(&key, line, now());
+                self.wake(wake);
+            })
+            .await;
+            let lost = self.state().lose(&key, now());
+            if lost.is_some() {
+                warn!(proxy = %key.address, error = &error as &dyn std::error::Error, "stream broke");
+            }
+            self.wake(lost);
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(RETRY_MAX);
+        }
+    }
+
+    fn wake(&self, wake: Option<Wake>) {
+        if let Some(wake) = wake {
+            (self.0.listener)(&wake);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Counters for Fleet {
+    fn between(&self, version: &VersionKey, from: Timestamp, until: Timestamp) -> Vec<Span> {
+        self.state().history.between(version, from, until)
+    }
+
+    fn reach(&self) -> SignedDuration {
+        history::REACH
+    }
+}
+
+impl fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Fleet").field(&*self.state()).finish()
+    }
+}
+
+/// One task per proxy.
+#[derive(Default)]
+struct Streams {
+    tasks: JoinSet<()>,
+    stops: HashMap<Key, CancellationToken>,
+}
+
+impl Streams {
+    fn start(&mut self, fleet: Fleet, key: Key) {
+        let stop = CancellationToken::new();
+        self.stops.insert(key.clone(), stop.clone());
+        self.tasks.spawn(async move {
+            stop.run_until_cancelled(fleet.hear(key)).await;
+        });
+    }
+
+    fn stop(&mut self, key: &Key) {
+        if let Some(stop) = self.stops.remove(key) {
+            stop.cancel();
+        }
+    }
+
+    async fn end(mut self) {
+        self.stops.values().for_each(CancellationToken::cancel);
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the edge: when a proxy was heard"
+)]
+fn now() -> Timestamp {
+    Timestamp::now()
+}
+
+#[cfg(test)]
+mod tests;

@@ -492,6 +492,7 @@ fn table_endpoint(listed: Listed) -> Endpoint {
     let Listed {
         address,
         pod,
+        name: _,
         ready,
         terminating,
     } = listed;

@@ -16,6 +16,8 @@ pub struct Listed {
     pub address: SocketAddr,
     /// The pod's uid, or the address where the slice names no pod.
     pub pod: String,
+    /// The pod's name, or the address where the slice names no pod.
+    pub name: String,
     /// Whether it is ready.
     pub ready: bool,
     /// Whether it is on its way out.
@@ -180,6 +182,7 @@ fn listed(endpoint: &Endpoint, port: u16) -> Option<Listed> {
     Some(Listed {
         address,
         pod: pod_uid(endpoint).map_or_else(|| address.to_string(), str::to_owned),
+        name: pod_name(endpoint).map_or_else(|| address.to_string(), str::to_owned),
         // An absent condition means ready (EndpointConditions in the API reference).
         ready: conditions.and_then(|c| c.ready).unwrap_or(true),
         terminating: conditions.and_then(|c| c.terminating).unwrap_or(false),
@@ -191,6 +194,10 @@ fn pod_uid(endpoint: &Endpoint) -> Option<&str> {
     (target.kind.as_deref() == Some("Pod"))
         .then_some(target.uid.as_deref()?)
         .filter(|uid| !uid.is_empty())
+}
+
+fn pod_name(endpoint: &Endpoint) -> Option<&str> {
+    endpoint.target_ref.as_ref()?.name.as_deref()
 }
 
 fn preference(listed: &Listed) -> (bool, bool, SocketAddr) {

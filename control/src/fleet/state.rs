@@ -1,0 +1,214 @@
+//! What is known of every proxy, as its stream tells it. No I/O.
+
+use std::collections::{BTreeMap, HashMap};
+
+use jiff::Timestamp;
+
+use super::history::History;
+use super::members::{Key, Listed};
+use super::report::{Hello, Line, SplitReport, VersionReport};
+use super::verify::{self, Word};
+use crate::rollout::observed::Fleet as View;
+
+/// All proxies, and what they have counted.
+#[derive(Debug, Default)]
+pub struct State {
+    members: BTreeMap<Key, Member>,
+    /// What they have counted.
+    pub history: History,
+}
+
+/// One proxy.
+#[derive(Debug)]
+struct Member {
+    listed: Listed,
+    /// Who spoke last.
+    hello: Option<Hello>,
+    /// Its stream is up.
+    heard: bool,
+    /// By uid.
+    splits: HashMap<String, Said>,
+}
+
+/// What a proxy said last of a Split.
+#[derive(Debug)]
+struct Said {
+    report: SplitReport,
+    /// Since when it has said, at this generation, that effective is as desired.
+    as_desired_since: Option<Timestamp>,
+}
+
+/// Whom a change concerns.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wake {
+    /// The rollout of this Split.
+    Split {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+    /// Everybody.
+    All,
+}
+
+impl State {
+    /// Takes up who is listed now; returns who has come and who has left.
+    pub fn list(&mut self, listed: BTreeMap<Key, Listed>, now: Timestamp) -> (Vec<Key>, Vec<Key>) {
+        let left: Vec<Key> = self
+            .members
+            .keys()
+            .filter(|key| !listed.contains_key(key))
+            .cloned()
+            .collect();
+        for key in &left {
+            if let Some(hello) = self.members.remove(key).and_then(|member| member.hello) {
+                self.history.left(&hello.instance, now);
+            }
+        }
+        let mut came = Vec::new();
+        for (key, listed) in listed {
+            match self.members.get_mut(&key) {
+                Some(member) => member.listed = listed,
+                None => {
+                    came.push(key.clone());
+                    self.members.insert(key, Member::new(listed));
+                }
+            }
+        }
+        (came, left)
+    }
+
+    /// Takes up what a proxy says; returns whom that concerns.
+    pub fn hear(&mut self, key: &Key, line: Line, now: Timestamp) -> Option<Wake> {
+        let member = self.members.get_mut(key)?;
+        match line {
+            Line::Hello(hello) => {
+                member.greet(hello, &mut self.history, now);
+                Some(Wake::All)
+            }
+            Line::Split(report) => {
+                let instance = &member.hello.as_ref()?.instance;
+                self.history.report(instance, &report, now);
+                member.take_up(*report, now)
+            }
+            Line::Gone(gone) => {
+                let instance = &member.hello.as_ref()?.instance;
+                self.history.gone(instance, &gone.uid, now);
+                member.splits.remove(&gone.uid);
+                Some(Wake::Split {
+                    namespace: gone.namespace,
+                    name: gone.name,
+                })
+            }
+            // A draining proxy still serves what it has and counts as before.
+            Line::Draining(_) | Line::Ping(_) => None,
+        }
+    }
+
+    /// Takes up that a proxy's stream broke; returns whom that concerns.
+    pub fn lose(&mut self, key: &Key, now: Timestamp) -> Option<Wake> {
+        let member = self.members.get_mut(key)?;
+        if !std::mem::take(&mut member.heard) {
+            return None;
+        }
+        if let Some(hello) = &member.hello {
+            self.history.lost(&hello.instance, now);
+        }
+        Some(Wake::All)
+    }
+
+    /// What the proxies of a fleet say of a Split at `generation`.
+    pub fn view(&self, fleet: &str, uid: &str, generation: i64) -> View {
+        let counted = self.members.values().filter(|member| {
+            // One that is listed as not ready and was never heard has not begun: it serves nothing.
+            member.listed.fleet == fleet && (member.listed.serves || member.hello.is_some())
+        });
+        verify::view(generation, counted.map(|member| member.word(uid)))
+    }
+}
+
+impl Member {
+    fn new(listed: Listed) -> Self {
+        Self {
+            listed,
+            hello: None,
+            heard: false,
+            splits: HashMap::new(),
+        }
+    }
+
+    fn greet(&mut self, hello: Hello, history: &mut History, now: Timestamp) {
+        if let Some(before) = self
+            .hello
+            .as_ref()
+            .filter(|before| before.instance != hello.instance)
+        {
+            history.left(&before.instance, now);
+        }
+        // What was said before is said again right after the hello.
+        self.splits.clear();
+        self.heard = true;
+        history.hello(&hello, now);
+        self.hello = Some(hello);
+    }
+
+    fn take_up(&mut self, report: SplitReport, now: Timestamp) -> Option<Wake> {
+        let before = self.splits.get(&report.uid);
+        let since_before = before
+            .filter(|before| before.report.generation == report.generation)
+            .and_then(|before| before.as_desired_since);
+        let as_desired_since = verify::is_as_desired(&report).then(|| since_before.unwrap_or(now));
+        let concerns = before.is_none_or(|before| is_news(&before.report, &report));
+        let wake = concerns.then(|| Wake::Split {
+            namespace: report.namespace.clone(),
+            name: report.name.clone(),
+        });
+        let said = Said {
+            report,
+            as_desired_since,
+        };
+        self.splits.insert(said.report.uid.clone(), said);
+        wake
+    }
+
+    fn word(&self, uid: &str) -> Word<'_> {
+        Word {
+            proxy: &self.listed.name,
+            heard: self.heard,
+            said: self
+                .splits
+                .get(uid)
+                .map(|said| (&said.report, said.as_desired_since)),
+        }
+    }
+}
+
+/// Whether anything but the counters has changed; of what is in flight only whether there is any.
+fn is_news(before: &SplitReport, now: &SplitReport) -> bool {
+    let state = |version: &VersionReport| {
+        let VersionReport {
+            name,
+            revision,
+            live,
+            ready,
+            in_flight,
+            oldest_in_flight_ms: _,
+            counters: _,
+        } = version;
+        (
+            name.clone(),
+            revision.clone(),
+            *live,
+            *ready,
+            *in_flight > 0,
+        )
+    };
+    before.generation != now.generation
+        || before.rules != now.rules
+        || !before
+            .versions
+            .iter()
+            .map(state)
+            .eq(now.versions.iter().map(state))
+}
