@@ -5,58 +5,8 @@ use std::io;
 use http::StatusCode;
 
 use crate::headers::HostError;
-
-/// How a request ended. errorRate = (5xx + `upstream_*`) ÷ (all but `client_abort`), see data-plane.md section 7.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Outcome {
-    /// The response was passed on to its end, whatever its code.
-    Ok,
-    /// No endpoint took a connection.
-    UpstreamConnect,
-    /// The endpoint broke off before the response head.
-    UpstreamResetBeforeHead,
-    /// The endpoint broke off in the response body.
-    UpstreamResetInBody,
-    /// The endpoint was too slow.
-    UpstreamTimeout,
-    /// The client went away, or stopped sending or reading.
-    ClientAbort,
-    /// The proxy answered by itself: no route, no endpoint, a malformed request, overload.
-    RefusedByProxy,
-}
-
-impl Outcome {
-    /// Every outcome, in the order of [`Outcome::index`].
-    pub const ALL: [Self; 7] = [
-        Self::Ok,
-        Self::UpstreamConnect,
-        Self::UpstreamResetBeforeHead,
-        Self::UpstreamResetInBody,
-        Self::UpstreamTimeout,
-        Self::ClientAbort,
-        Self::RefusedByProxy,
-    ];
-
-    /// Its name in metrics, reports and logs.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::UpstreamConnect => "upstream_connect",
-            Self::UpstreamResetBeforeHead => "upstream_reset_before_head",
-            Self::UpstreamResetInBody => "upstream_reset_in_body",
-            Self::UpstreamTimeout => "upstream_timeout",
-            Self::ClientAbort => "client_abort",
-            Self::RefusedByProxy => "refused_by_proxy",
-        }
-    }
-
-    /// Its place in [`Outcome::ALL`].
-    #[must_use]
-    pub const fn index(self) -> usize {
-        self as usize
-    }
-}
+use crate::live::{Outcome, Refused};
+use crate::table::Refusal;
 
 /// Why a request is answered by the proxy itself, or not at all.
 #[derive(Debug, thiserror::Error)]
@@ -77,10 +27,10 @@ pub(crate) enum Error {
     Loop,
     #[error("too many requests are waiting in this proxy")]
     Overloaded,
-    #[error("no version has a weight")]
-    NoWeight,
-    #[error("the version this request was meant for cannot take it")]
-    Short(&'static str),
+    #[error("{}", .0.message)]
+    Route(Refusal),
+    #[error("no version can take the request")]
+    Version(Refused),
     #[error("no endpoint is ready")]
     NoEndpoint,
     #[error("connecting to the endpoint")]
@@ -134,7 +84,9 @@ impl Error {
             Self::Coding => StatusCode::NOT_IMPLEMENTED,
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::NoTable | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
-            Self::NoWeight | Self::Short(_) | Self::NoEndpoint => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Version(_) | Self::NoEndpoint => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Route(refusal) => StatusCode::from_u16(refusal.status)
+                .expect("`Table::build` takes statuses of 400 to 599 only"),
             Self::Connect(_) | Self::Handshake(_) => StatusCode::BAD_GATEWAY,
             Self::Unsent(_) | Self::Closed(_) | Self::NotProcessed(_) => StatusCode::BAD_GATEWAY,
             Self::NotHttp(_) | Self::Unpassable => StatusCode::BAD_GATEWAY,
@@ -145,7 +97,7 @@ impl Error {
     }
 
     /// The word of `x-sidestep-reason`.
-    pub(crate) fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &str {
         match self {
             Self::NoTable => "no-table",
             Self::NoRoute => "no-route",
@@ -158,8 +110,8 @@ impl Error {
             Self::Coding => "transfer-coding",
             Self::Loop => "loop",
             Self::Overloaded => "overloaded",
-            Self::NoWeight => "no-weight",
-            Self::Short(shortage) => shortage,
+            Self::Route(refusal) => &refusal.reason,
+            Self::Version(refused) => refused.name(),
             Self::NoEndpoint => "no-endpoint",
             Self::Connect(_) | Self::Handshake(_) => "upstream-connect",
             Self::ConnectTimeout => "upstream-connect-timeout",
@@ -177,7 +129,7 @@ impl Error {
         match self {
             Self::NoTable | Self::NoRoute | Self::Method | Self::Host(_) => Outcome::RefusedByProxy,
             Self::TargetTooLong | Self::Coding | Self::Loop => Outcome::RefusedByProxy,
-            Self::Overloaded | Self::NoWeight | Self::Short(_) => Outcome::RefusedByProxy,
+            Self::Overloaded | Self::Route(_) | Self::Version(_) => Outcome::RefusedByProxy,
             Self::NoEndpoint => Outcome::RefusedByProxy,
             Self::Connect(_) | Self::ConnectTimeout => Outcome::UpstreamConnect,
             Self::Handshake(_) => Outcome::UpstreamConnect,
@@ -198,7 +150,7 @@ impl Error {
             Self::Closed(_) => Again::MaybeSeen,
             Self::NoTable | Self::NoRoute | Self::Method | Self::Host(_) => Again::No,
             Self::TargetTooLong | Self::Coding | Self::Loop | Self::Overloaded => Again::No,
-            Self::NoWeight | Self::Short(_) | Self::NoEndpoint => Again::No,
+            Self::Route(_) | Self::Version(_) | Self::NoEndpoint => Again::No,
             Self::NotHttp(_) | Self::Unpassable | Self::HeadTimeout => Again::No,
             Self::TotalTimeout | Self::BodyIdle | Self::ClientGone => Again::No,
         }
