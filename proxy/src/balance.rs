@@ -8,22 +8,17 @@ use crate::breaker::Condition;
 /// The endpoints a request has tried already; a retry prefers others.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Tried {
-    indices: [usize; ATTEMPTS_MAX],
+    indices: [usize; NOTED_MAX],
     count: usize,
 }
 
 impl Tried {
-    /// Notes one more attempt; those above [`ATTEMPTS_MAX`] are not noted.
+    /// Notes one more attempt; those above [`NOTED_MAX`] are not noted.
     pub(crate) fn add(&mut self, index: usize) {
         if let Some(slot) = self.indices.get_mut(self.count) {
             *slot = index;
             self.count += 1;
         }
-    }
-
-    /// How many attempts there were.
-    pub(crate) fn count(&self) -> usize {
-        self.count
     }
 
     fn contains(&self, index: usize) -> bool {
@@ -53,6 +48,14 @@ pub(crate) fn pick(
         return Some(less_loaded((first, a), (second, b)));
     }
     pick_among_admitted(count, draw, tried, load)
+}
+
+/// Of two random endpoints one that waits to be tried again; the caller asks its breaker whether it may.
+pub(crate) fn probe(count: usize, draw: u64, load: impl Fn(usize) -> Load) -> Option<usize> {
+    let (first, second) = two_of(count, draw)?;
+    [first, second]
+        .into_iter()
+        .find(|&index| load(index).condition == Condition::Probing)
 }
 
 /// The slow path: some endpoint is ejected or was tried.
@@ -123,8 +126,8 @@ fn scale(bits: u64, count: usize) -> usize {
     usize::try_from(scaled).expect("the product of 32 bits and a usize, shifted by 32, is a usize")
 }
 
-/// Attempts of one request, retries included: two connect failures are always retried, more cost the budget.
-pub(crate) const ATTEMPTS_MAX: usize = 4;
+/// Attempts that are noted; more than a request has.
+const NOTED_MAX: usize = 8;
 
 #[cfg(test)]
 mod tests {

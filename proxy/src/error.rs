@@ -5,8 +5,60 @@ use std::io;
 use http::StatusCode;
 
 use crate::headers::HostError;
-use crate::live::{Outcome, Refused};
+use crate::live::Refused;
 use crate::table::Refusal;
+
+/// How a request ended. errorRate = (5xx + `upstream_*`) ÷ (all but `client_abort`), see data-plane.md section 7.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The response was passed on to its end, whatever its code.
+    Ok,
+    /// No endpoint took a connection.
+    UpstreamConnect,
+    /// The endpoint broke off before the response head.
+    UpstreamResetBeforeHead,
+    /// The endpoint broke off in the response body.
+    UpstreamResetInBody,
+    /// The endpoint was too slow.
+    UpstreamTimeout,
+    /// The client went away, or stopped sending or reading.
+    ClientAbort,
+    /// The proxy answered by itself: no route, no endpoint, a malformed request, overload.
+    RefusedByProxy,
+}
+
+impl Outcome {
+    /// Every outcome, in the order of [`Outcome::index`].
+    pub const ALL: [Self; 7] = [
+        Self::Ok,
+        Self::UpstreamConnect,
+        Self::UpstreamResetBeforeHead,
+        Self::UpstreamResetInBody,
+        Self::UpstreamTimeout,
+        Self::ClientAbort,
+        Self::RefusedByProxy,
+    ];
+
+    /// Its name in metrics, reports and logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::UpstreamConnect => "upstream_connect",
+            Self::UpstreamResetBeforeHead => "upstream_reset_before_head",
+            Self::UpstreamResetInBody => "upstream_reset_in_body",
+            Self::UpstreamTimeout => "upstream_timeout",
+            Self::ClientAbort => "client_abort",
+            Self::RefusedByProxy => "refused_by_proxy",
+        }
+    }
+
+    /// Its place in [`Outcome::ALL`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
 
 /// Why a request is answered by the proxy itself, or not at all.
 #[derive(Debug, thiserror::Error)]

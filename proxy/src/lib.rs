@@ -11,17 +11,39 @@
 //! | `sniff`, `ticker` | HTTP/1 or HTTP/2 on one port; a worker's coarse clock and deadlines |
 //! | `live`, `live/` | the table in service: publication, what outlives a table, one worker's view, the counting |
 //! | `report`, `metrics` | what the proxy says of itself: to the controller and to people; to Prometheus |
+//! | `proxy`, `worker`, `listener` | start and drain; one thread and its runtime; bind, accept, hand over |
+//! | `connection` | one client connection: protocol, deadlines, drain |
+//! | `forward` | **one request, top to bottom** |
+//! | `exchange`, `access` | the guard that counts a request once; the access log |
+//! | `upstream`, `body`, `tunnel` | connections to endpoints; bodies on their way; upgraded connections |
 
-mod balance;
-pub mod breaker;
-pub mod budget;
 pub mod config;
-pub mod error;
-mod headers;
 pub mod live;
 pub mod metrics;
+pub mod proxy;
 pub mod report;
-mod sniff;
 pub mod split;
 pub mod table;
+
+mod access;
+mod balance;
+mod body;
+mod breaker;
+mod budget;
+mod connection;
+mod error;
+mod exchange;
+mod forward;
+mod headers;
+mod listener;
+mod sniff;
 mod ticker;
+mod tunnel;
+mod upstream;
+mod worker;
+
+pub use config::Config;
+pub use live::TableHandle;
+pub use proxy::Proxy;
+pub use report::Report;
+pub use table::Table;

@@ -67,7 +67,7 @@ impl Ticker {
         Watch {
             ticker: Rc::clone(self),
             index,
-            armed: Cell::new(false),
+            since_ms: Cell::new(None),
         }
     }
 
@@ -101,17 +101,26 @@ impl Ticker {
 pub(crate) struct Watch {
     ticker: Rc<Ticker>,
     index: usize,
-    armed: Cell<bool>,
+    /// When the wait began that [`Watch::poll_overdue`] measures.
+    since_ms: Cell<Option<u64>>,
 }
 
 impl Watch {
-    /// Ready once `limit` has passed since the watch was first polled after [`Watch::rest`].
-    pub(crate) fn poll_overdue(&self, limit: Duration, cx: &Context<'_>) -> Poll<()> {
-        if !self.armed.get() {
-            return self.poll_until(self.ticker.clock().now_ms() + millis(limit), cx);
-        }
-        let due_ms = self.ticker.slots.borrow()[self.index].due_ms;
-        self.poll_until(due_ms, cx)
+    /// Ready once `limit` has passed since the watch was first polled after [`Watch::rest`], or the coarse clock shows `latest_ms`.
+    pub(crate) fn poll_overdue(
+        &self,
+        limit: Duration,
+        latest_ms: u64,
+        cx: &Context<'_>,
+    ) -> Poll<()> {
+        let since_ms = self.since_ms.get().unwrap_or_else(|| self.now_ms());
+        self.since_ms.set(Some(since_ms));
+        self.poll_until(latest_ms.min(since_ms + millis(limit)), cx)
+    }
+
+    /// The coarse clock.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.ticker.clock().now_ms()
     }
 
     /// Ready once the coarse clock shows `due_ms`; until then `cx` is woken when it does, or by [`Ticker::wake_all`].
@@ -119,7 +128,6 @@ impl Watch {
         if due_ms <= self.ticker.clock().now_ms() {
             return Poll::Ready(());
         }
-        self.armed.set(true);
         let mut slots = self.ticker.slots.borrow_mut();
         let slot = &mut slots[self.index];
         slot.due_ms = due_ms;
@@ -135,7 +143,7 @@ impl Watch {
 
     /// Stops the watch; it starts anew with the next poll.
     pub(crate) fn rest(&self) {
-        if self.armed.replace(false) {
+        if self.since_ms.take().is_some() {
             self.ticker.slots.borrow_mut()[self.index].due_ms = 0;
         }
     }
@@ -191,7 +199,11 @@ mod tests {
         fn poll(&self, watch: &Watch) -> bool {
             let waker = Waker::from(Arc::clone(&self.wakes));
             watch
-                .poll_overdue(Duration::from_secs(10), &Context::from_waker(&waker))
+                .poll_overdue(
+                    Duration::from_secs(10),
+                    u64::MAX,
+                    &Context::from_waker(&waker),
+                )
                 .is_ready()
         }
 

@@ -1,0 +1,488 @@
+//! One request, top to bottom: the driver of the data plane.
+//!
+//! Decisions are made in the files it calls; here they are put in order. Retries happen here and nowhere else.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, TRAILER};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, request};
+use hyper::body::{Body as _, Incoming};
+use hyper::upgrade::OnUpgrade;
+use tokio::time::{Instant, timeout_at};
+
+use crate::balance::{self, Load, Tried};
+use crate::body::{RelayLimits, RequestBody, ResponseBody, Upload};
+use crate::breaker::Condition;
+use crate::connection::Client;
+use crate::error::{Again, Error};
+use crate::exchange::Exchange;
+use crate::headers;
+use crate::live::{Choice, Chosen, EndpointState, LiveTable};
+use crate::sniff::Spoken;
+use crate::table::{Protocol, Target};
+use crate::ticker::millis;
+use crate::tunnel;
+use crate::upstream::{Failure, Lease, Line};
+use crate::worker::{Local, Stage};
+
+/// Answers a request: with what an endpoint says, or with a reason.
+pub(crate) async fn forward(
+    local: Rc<Local>,
+    client: Rc<Client>,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    let (head, body) = request.into_parts();
+    let mut exchange = Exchange::begin(&local, &client, &head, Instant::now());
+    let mut response = match carry(&local, &client, head, body, &mut exchange).await {
+        Ok(answer) => pass_on(&local, &client, answer, exchange),
+        Err(error) => refuse(&error, exchange),
+    };
+    announce_leaving(&local, &client, &mut response);
+    response
+}
+
+/// What an endpoint has answered, and what it came with.
+struct Answer {
+    response: Response<Incoming>,
+    lease: Lease,
+    /// The client's side of an upgrade that was asked for.
+    upgrade: Option<OnUpgrade>,
+}
+
+async fn carry(
+    local: &Rc<Local>,
+    client: &Client,
+    mut head: request::Parts,
+    body: Incoming,
+    exchange: &mut Exchange,
+) -> Result<Answer, Error> {
+    let table = local.live.current();
+    check(local, &head)?;
+    let backend = route(&table, &head)?;
+    let chosen = choose(&table, backend, exchange)?;
+    // From here on the request is counted in its version.
+    let pending = local.pending()?;
+    let upgrade = prepare(local, client, &mut head, &body, chosen.protocol())?;
+    let upload = upload(local, body, chosen.protocol());
+    let (response, lease) = send(local, &chosen, head, upload, exchange).await?;
+    drop(pending);
+    let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if (switches && upgrade.is_none()) || headers::has_unknown_coding(response.headers()) {
+        return Err(Error::Unpassable);
+    }
+    Ok(Answer {
+        response,
+        lease,
+        upgrade: upgrade.filter(|_| switches),
+    })
+}
+
+/// Refuses what is refused whatever the routes are.
+fn check(local: &Local, head: &request::Parts) -> Result<(), Error> {
+    if head.method == Method::CONNECT || head.method == Method::TRACE {
+        return Err(Error::Method);
+    }
+    let target = head
+        .uri
+        .path_and_query()
+        .map_or(0, |target| target.as_str().len());
+    if target > local.config.limits.uri_bytes.get() {
+        return Err(Error::TargetTooLong);
+    }
+    if headers::has_unknown_coding(&head.headers) {
+        return Err(Error::Coding);
+    }
+    if headers::has_passed(&head.headers, &local.instance) {
+        return Err(Error::Loop);
+    }
+    Ok(())
+}
+
+fn route(table: &LiveTable, head: &request::Parts) -> Result<usize, Error> {
+    let host = headers::host(head)?.unwrap_or_default();
+    if !table.is_published() {
+        return Err(Error::NoTable);
+    }
+    match table.route(host, head.uri.path()) {
+        None => Err(Error::NoRoute),
+        Some(Target::Refuse(refusal)) => Err(Error::Route(refusal.clone())),
+        Some(Target::Backend(backend)) => Ok(*backend),
+    }
+}
+
+fn choose<'a>(
+    table: &'a LiveTable,
+    backend: usize,
+    exchange: &mut Exchange,
+) -> Result<Chosen<'a>, Error> {
+    match table.choose(backend) {
+        Choice::Serve(chosen) => {
+            exchange.chosen(&chosen);
+            Ok(chosen)
+        }
+        Choice::Refuse(meant, refused) => {
+            if let Some(meant) = meant {
+                exchange.chosen(&meant);
+            }
+            Err(Error::Version(refused))
+        }
+    }
+}
+
+/// Makes the head ready for the endpoint; returns the client's side of an upgrade if it asks for one that may pass.
+fn prepare(
+    local: &Local,
+    client: &Client,
+    head: &mut request::Parts,
+    body: &Incoming,
+    protocol: Protocol,
+) -> Result<Option<OnUpgrade>, Error> {
+    let wanted = headers::wanted_upgrade(head).filter(|_| protocol == Protocol::Http1);
+    let upgrade = head
+        .extensions
+        .remove::<OnUpgrade>()
+        .filter(|_| wanted.is_some());
+    let has_body = !body.is_end_stream();
+    headers::to_upstream(
+        head,
+        &client.peer,
+        &local.instance,
+        protocol,
+        wanted,
+        has_body,
+    )?;
+    Ok(upgrade)
+}
+
+/// The body, if there is one. What of it may be wanted again is kept for HTTP/2 only: there an endpoint can say that it has not
+/// looked at a request whose body has begun to flow.
+fn upload(local: &Local, body: Incoming, protocol: Protocol) -> Option<Rc<Upload>> {
+    if body.is_end_stream() {
+        return None;
+    }
+    let keep_bytes = match protocol {
+        Protocol::Http1 => 0,
+        Protocol::H2c => local.config.limits.replay_bytes,
+    };
+    Some(Upload::new(
+        body,
+        local.ticker.watch(),
+        local.config.deadlines.body_idle,
+        keep_bytes,
+    ))
+}
+
+/// Sends the request to endpoints of its version until one answers or no further attempt is allowed.
+async fn send(
+    local: &Rc<Local>,
+    chosen: &Chosen<'_>,
+    head: request::Parts,
+    upload: Option<Rc<Upload>>,
+    exchange: &mut Exchange,
+) -> Result<(Response<Incoming>, Lease), Error> {
+    chosen
+        .state()
+        .budget
+        .deposit(local.ticker.clock().now_ms(), &local.config.retry);
+    let harmless = upload.is_none() && head.method.is_idempotent();
+    let mut parcel = Parcel {
+        head: Some(head),
+        upload,
+        harmless,
+        reused: false,
+    };
+    let mut attempts = Attempts::default();
+    loop {
+        let (endpoint, probing) = pick(local, chosen, &mut attempts.tried)?;
+        exchange.attempts(endpoint.begin());
+        let error = match attempt(local, endpoint, &mut parcel, &attempts, exchange).await {
+            Ok(answered) => return Ok(answered),
+            Err(error) => error,
+        };
+        if error.is_refused_connection() {
+            endpoint.breaker.refused(
+                local.ticker.clock().now_ms(),
+                probing,
+                &local.config.ejection,
+            );
+        }
+        if !attempts.allow_another(local, chosen, &error, &parcel) {
+            return Err(error);
+        }
+        if let Some(version) = exchange.version() {
+            version.retried();
+        }
+    }
+}
+
+/// Picks an endpoint of the version; true when this request is the one that tries an ejected one again.
+fn pick<'a>(
+    local: &Local,
+    chosen: &Chosen<'a>,
+    tried: &mut Tried,
+) -> Result<(&'a Arc<EndpointState>, bool), Error> {
+    let endpoints = chosen.endpoints();
+    let now_ms = local.ticker.clock().now_ms();
+    let load = |index: usize| {
+        let endpoint = &endpoints[index];
+        let mut condition = endpoint.breaker.condition(now_ms);
+        if condition == Condition::Healthy && endpoint.leaving() {
+            condition = Condition::Ejected;
+        }
+        Load {
+            condition,
+            in_flight: endpoint.in_flight(),
+        }
+    };
+    if let Some(probed) = balance::probe(endpoints.len(), local.live.random(), load)
+        && endpoints[probed].breaker.probe(now_ms)
+    {
+        tried.add(probed);
+        return Ok((&endpoints[probed], true));
+    }
+    let index = balance::pick(endpoints.len(), local.live.random(), tried, load)
+        .ok_or(Error::NoEndpoint)?;
+    tried.add(index);
+    Ok((&endpoints[index], false))
+}
+
+/// A request between attempts: what has not been handed to a connection, or came back from one.
+struct Parcel {
+    head: Option<request::Parts>,
+    upload: Option<Rc<Upload>>,
+    /// Sending it twice does no harm: no body, an idempotent method.
+    harmless: bool,
+    /// The last attempt went out on a connection that had been used before.
+    reused: bool,
+}
+
+impl Parcel {
+    /// The request for one attempt. A copy of the head stays if it may be wanted again.
+    fn take(&mut self, lease: &Lease) -> Option<Request<RequestBody>> {
+        let head = self.head.take()?;
+        let body = match &self.upload {
+            Some(upload) => upload.attempt()?,
+            None => RequestBody::EMPTY,
+        };
+        self.reused = lease.is_reused();
+        if lease.tells_unprocessed() || (self.reused && self.harmless) {
+            self.head = Some(head.clone());
+        }
+        Some(Request::from_parts(head, body))
+    }
+}
+
+/// One attempt: a connection, the request, the response head.
+async fn attempt(
+    local: &Rc<Local>,
+    endpoint: &Arc<EndpointState>,
+    parcel: &mut Parcel,
+    attempts: &Attempts,
+    exchange: &Exchange,
+) -> Result<(Response<Incoming>, Lease), Error> {
+    let line = local.pool.line(endpoint);
+    let pooled = if attempts.fresh {
+        None
+    } else {
+        line.checkout()
+    };
+    let mut lease = match pooled {
+        Some(lease) => lease,
+        None => connect(&line, exchange).await?,
+    };
+    let Some(request) = parcel.take(&lease) else {
+        return Err(Error::ClientGone); // cannot be: whoever allows another attempt has looked
+    };
+    let answered = await_head(
+        local,
+        &mut lease,
+        request,
+        parcel.upload.as_deref(),
+        exchange,
+    )
+    .await;
+    match answered {
+        Ok(response) => {
+            endpoint.breaker.connected();
+            Ok((response, lease))
+        }
+        Err(Failure { error, unsent }) => {
+            if let Some(unsent) = unsent {
+                parcel.head = Some(unsent.into_parts().0);
+            }
+            Err(error)
+        }
+    }
+}
+
+async fn connect(line: &Rc<Line>, exchange: &Exchange) -> Result<Lease, Error> {
+    let connected = line.connect().await;
+    if let Some(version) = exchange.version() {
+        match &connected {
+            Ok(lease) if lease.is_reused() => {} // another request has made it meanwhile
+            Ok(_) => version.connected(),
+            Err(_) => version.connect_failed(),
+        }
+    }
+    connected
+}
+
+/// Waits for the response head. The deadline runs from the last sign of the client's sending, so that a slow upload is not taken
+/// for a slow endpoint.
+async fn await_head(
+    local: &Local,
+    lease: &mut Lease,
+    request: Request<RequestBody>,
+    upload: Option<&Upload>,
+    exchange: &Exchange,
+) -> Result<Response<Incoming>, Failure> {
+    let deadlines = &local.config.deadlines;
+    let total = deadlines.total.map(|total| exchange.start() + total);
+    let mut due = exchange.start() + deadlines.response_head;
+    let mut seen = None;
+    let mut sent = std::pin::pin!(lease.send(request));
+    loop {
+        let earliest = total.map_or(due, |total| total.min(due));
+        if let Ok(sent) = timeout_at(earliest, &mut sent).await {
+            return sent;
+        }
+        if total.is_some_and(|total| total == earliest) {
+            return Err(Failure::from(Error::TotalTimeout));
+        }
+        let progress = upload.map(Upload::progress);
+        let sending =
+            progress.is_some_and(|now| !now.complete && (now.waits_for_client || seen != progress));
+        let just_sent = progress.is_some_and(|now| now.complete && seen != progress);
+        if !sending && !just_sent {
+            return Err(Failure::from(Error::HeadTimeout));
+        }
+        seen = progress;
+        due = Instant::now() + deadlines.response_head;
+    }
+}
+
+/// What a request has used up.
+#[derive(Debug, Default)]
+struct Attempts {
+    tried: Tried,
+    free: u32,
+    at_cost: u32,
+    repeated: bool,
+    /// A pooled connection has failed: the next attempt makes its own.
+    fresh: bool,
+}
+
+impl Attempts {
+    fn allow_another(
+        &mut self,
+        local: &Local,
+        chosen: &Chosen<'_>,
+        error: &Error,
+        parcel: &Parcel,
+    ) -> bool {
+        if parcel.head.is_none()
+            || parcel
+                .upload
+                .as_ref()
+                .is_some_and(|upload| upload.is_lost())
+        {
+            return false;
+        }
+        self.fresh = !error.is_refused_connection();
+        match error.again() {
+            Again::No => false,
+            Again::Unseen if self.free < local.config.retry.connects => {
+                self.free += 1;
+                true
+            }
+            Again::Unseen | Again::UnseenAtCost => self.pay(local, chosen),
+            Again::MaybeSeen => {
+                let first = !std::mem::replace(&mut self.repeated, true);
+                first && parcel.harmless && parcel.reused && self.pay(local, chosen)
+            }
+        }
+    }
+
+    fn pay(&mut self, local: &Local, chosen: &Chosen<'_>) -> bool {
+        let now_ms = local.ticker.clock().now_ms();
+        self.at_cost += 1;
+        self.at_cost <= AT_COST_MAX && chosen.state().budget.withdraw(now_ms, &local.config.retry)
+    }
+}
+
+/// Turns an endpoint's answer into the client's.
+fn pass_on(
+    local: &Rc<Local>,
+    client: &Client,
+    answer: Answer,
+    mut exchange: Exchange,
+) -> Response<ResponseBody> {
+    let Answer {
+        mut response,
+        lease,
+        upgrade,
+    } = answer;
+    headers::to_downstream(response.headers_mut(), upgrade.is_some());
+    let loses_trailers =
+        client.spoken == Spoken::Http1 && !response.headers().contains_key(TRAILER);
+    exchange.answered(response.status(), loses_trailers);
+    *response.version_mut() = http::Version::HTTP_11;
+    if let Some(client) = upgrade {
+        let endpoint = hyper::upgrade::on(&mut response);
+        local.tasks.spawn(tunnel::join(client, endpoint, exchange));
+        return response.map(|_| ResponseBody::Own(None));
+    }
+    response.extensions_mut().clear();
+    let deadlines = &local.config.deadlines;
+    let total_due_ms = deadlines.total.map_or(u64::MAX, |total| {
+        let left = (exchange.start() + total).saturating_duration_since(Instant::now());
+        local.ticker.clock().now_ms() + millis(left)
+    });
+    let limits = RelayLimits {
+        idle: deadlines.body_idle,
+        total_due_ms,
+    };
+    let watch = local.ticker.watch();
+    response.map(|body| ResponseBody::relay(body, exchange, lease, watch, limits))
+}
+
+/// An answer of our own.
+fn refuse(error: &Error, exchange: Exchange) -> Response<ResponseBody> {
+    let text = Bytes::from(format!("{error}\n"));
+    let mut response = Response::new(ResponseBody::Own(Some(text)));
+    *response.status_mut() = error.status();
+    let headers = response.headers_mut();
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    if let Ok(reason) = HeaderValue::from_str(error.reason()) {
+        headers.insert(&REASON, reason);
+    }
+    if matches!(error, Error::Method) {
+        headers.insert(
+            ALLOW,
+            HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+        );
+    }
+    exchange.refuse(error);
+    response
+}
+
+/// While the proxy drains, every HTTP/1 response asks the client to go elsewhere.
+fn announce_leaving(local: &Local, client: &Client, response: &mut Response<ResponseBody>) {
+    let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if local.stage() != Stage::Serving && client.spoken == Spoken::Http1 && !switches {
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
+/// Why the proxy answered by itself, in one word.
+static REASON: HeaderName = HeaderName::from_static("x-sidestep-reason");
+
+/// Attempts a request may pay for out of the budget, beside its free ones.
+const AT_COST_MAX: u32 = 2;

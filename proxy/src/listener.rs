@@ -1,0 +1,207 @@
+//! Sockets that clients connect to: bind, accept, hand over to the worker with the fewest connections, close in order.
+//!
+//! One acceptor serves all listeners and workers. Long HTTP/2 connections hash unevenly onto `SO_REUSEPORT` sockets (8 on 8
+//! workers: the busiest has 2.6 times the mean), and closing one of several such sockets resets what waits in its queue; one
+//! acceptor has neither trouble and costs a thread switch per connection, not per request.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tracing::{debug, warn};
+
+use crate::worker::{Accepted, Stage, closing};
+
+/// Listens at an address.
+///
+/// # Errors
+/// Those of the system, the address in use first among them.
+pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A worker as the acceptor sees it.
+#[derive(Debug)]
+pub(crate) struct Receiver {
+    sender: mpsc::Sender<Accepted>,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Receiver {
+    /// A worker's end of the hand-over, and ours.
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Accepted>) {
+        let (sender, accepted) = mpsc::channel(HAND_OVER);
+        let connections = Arc::default();
+        (
+            Self {
+                sender,
+                connections,
+            },
+            accepted,
+        )
+    }
+}
+
+/// A connection's place among those that are allowed; free again when dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    _permit: OwnedSemaphorePermit,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Accepts until the proxy closes: then empties every queue, closes all listeners and lets the workers know by hanging up.
+/// More connections than `limit` wait in the queues.
+pub(crate) async fn accept(
+    listeners: Vec<TcpListener>,
+    receivers: Vec<Receiver>,
+    limit: usize,
+    stage: watch::Receiver<Stage>,
+) -> io::Result<()> {
+    let permits = Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS)));
+    let desk = Arc::new(Desk { permits, receivers });
+    let mut loops = JoinSet::new();
+    for listener in listeners {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        loops.spawn(Arc::clone(&desk).keep(listener, stage.clone()));
+    }
+    // Every loop hands back its listener, so that all close together, here.
+    let ended: Vec<_> = loops.join_all().await;
+    drop(ended);
+    Ok(())
+}
+
+/// Where connections are given a place and a worker.
+struct Desk {
+    permits: Arc<Semaphore>,
+    receivers: Vec<Receiver>,
+}
+
+impl Desk {
+    async fn keep(
+        self: Arc<Self>,
+        listener: tokio::net::TcpListener,
+        mut stage: watch::Receiver<Stage>,
+    ) -> io::Result<TcpListener> {
+        loop {
+            // Handing over stands outside: what was accepted is not dropped because all close.
+            let accepted = tokio::select! {
+                biased;
+                () = closing(&mut stage) => break,
+                accepted = self.accept_one(&listener) => accepted,
+            };
+            match accepted {
+                Ok((stream, address, permit)) => self.hand_over(stream, address, permit).await,
+                Err(error) => pause_after(&error).await,
+            }
+        }
+        let listener = listener.into_std()?;
+        self.empty(&listener).await;
+        Ok(listener)
+    }
+
+    /// Accepts one connection once there is room. Cancel safe.
+    async fn accept_one(
+        &self,
+        listener: &tokio::net::TcpListener,
+    ) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        let permit = permit.expect("the semaphore is never closed");
+        let (stream, address) = listener.accept().await?;
+        Ok((stream.into_std()?, address, permit))
+    }
+
+    /// Takes what has connected before the end, as far as there is room. Asks the system itself: the runtime may not have heard
+    /// yet of what is in the queue.
+    async fn empty(&self, listener: &TcpListener) {
+        while let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            match listener.accept() {
+                Ok((stream, address)) => self.hand_over(stream, address, permit).await,
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    async fn hand_over(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+        permit: OwnedSemaphorePermit,
+    ) {
+        let prepared = stream
+            .set_nonblocking(true)
+            .and_then(|()| stream.set_nodelay(true));
+        if let Err(error) = prepared {
+            return debug!(%error, "a connection ended before it began");
+        }
+        let load = |receiver: &&Receiver| receiver.connections.load(Ordering::Relaxed);
+        let Some(receiver) = self.receivers.iter().min_by_key(load) else {
+            return;
+        };
+        receiver.connections.fetch_add(1, Ordering::Relaxed);
+        let place = Place {
+            _permit: permit,
+            connections: Arc::clone(&receiver.connections),
+        };
+        if receiver
+            .sender
+            .send(Accepted {
+                stream,
+                address,
+                place,
+            })
+            .await
+            .is_err()
+        {
+            warn!("a worker is gone"); // its own alarm has said why
+        }
+    }
+}
+
+/// Errors of `accept` that say nothing about the next one.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::ConnectionAborted | Kind::ConnectionReset | Kind::Interrupted
+    )
+}
+
+/// Out of file descriptors or memory: waiting is all there is to do, and clients wait in the queue.
+async fn pause_after(error: &io::Error) {
+    if is_of_one_connection(error) {
+        return;
+    }
+    warn!(%error, "cannot accept connections");
+    sleep(PAUSE).await;
+}
+
+/// Connections the system keeps waiting for us; it caps the number at `net.core.somaxconn` (4,096 by default).
+const BACKLOG: i32 = 4096;
+
+/// Accepted connections on their way to one worker: as many as it takes up in one round; when full, accepting waits.
+const HAND_OVER: usize = 64;
+
+/// Long enough not to spin, short enough not to be noticed beside what caused it.
+const PAUSE: Duration = Duration::from_millis(100);

@@ -1,0 +1,378 @@
+//! The proxy as its owner sees it: start, publish, watch, drain.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use http::HeaderValue;
+use prometheus::Registry;
+use rand::random;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
+use tracing::info;
+
+use crate::access;
+use crate::config::Config;
+use crate::listener::{self, Receiver};
+use crate::live::{self, Seat, TableHandle};
+use crate::metrics;
+use crate::report::Report;
+use crate::worker::{self, Accepted, Common, Local, Stage};
+
+/// Why a proxy cannot start, or has failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// An address cannot be listened at, most often because another process does.
+    #[error("listening at {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: Arc<io::Error>,
+    },
+    /// No address to listen at was given.
+    #[error("no address to listen at")]
+    NoAddress,
+    /// The access log cannot be opened.
+    #[error("opening the access log")]
+    AccessLog(#[source] Arc<io::Error>),
+    /// A thread cannot be started.
+    #[error("starting {thread}")]
+    Thread {
+        /// Its name.
+        thread: String,
+        /// What the system says.
+        source: Arc<io::Error>,
+    },
+    /// A thread has ended that should not have: the proxy no longer serves as it should and has to be restarted.
+    #[error("{thread} has died")]
+    Died {
+        /// Its name.
+        thread: String,
+    },
+}
+
+/// A running proxy. Dropping it without [`Proxy::drain`] closes everything at once.
+#[derive(Debug)]
+pub struct Proxy {
+    handle: TableHandle,
+    registry: Registry,
+    instance: String,
+    addresses: Vec<SocketAddr>,
+    config: Arc<Config>,
+    stage: watch::Sender<Stage>,
+    failure: watch::Receiver<Option<Error>>,
+    access_dropped: Option<Arc<AtomicU64>>,
+    threads: Mutex<Threads>,
+}
+
+#[derive(Debug, Default)]
+struct Threads {
+    running: Vec<JoinHandle<()>>,
+    access: Option<access::Writer>,
+}
+
+impl Proxy {
+    /// Binds every address and starts the workers. Returns once all threads run; until the first table is published every request
+    /// is answered with 503.
+    ///
+    /// # Errors
+    /// When an address is in use or may not be bound, the access log cannot be opened, or a thread cannot be started.
+    pub fn start(config: Config) -> Result<Self, Error> {
+        let config = Arc::new(config);
+        let listeners = bind_all(&config.listen)?;
+        let addresses = listeners.iter().map(|(_, address)| *address).collect();
+        let listeners = listeners
+            .into_iter()
+            .map(|(listener, _)| listener)
+            .collect();
+        let epoch = Instant::now();
+        let opened = access::open(&config.access_log, epoch)
+            .map_err(|error| Error::AccessLog(Arc::new(error)))?;
+        let (access, writer) = opened.unzip();
+        let access_dropped = writer.as_ref().map(access::Writer::dropped);
+        let (handle, seats) = live::open(config.workers, config.pick, epoch);
+        let registry = Registry::new();
+        metrics::register(&registry, handle.clone()).expect("a new registry has no names yet");
+        let instance = format!("{:016x}", random::<u64>());
+        let common = Common {
+            config: Arc::clone(&config),
+            instance: HeaderValue::from_str(&instance).expect("hexadecimal digits"),
+            epoch,
+            idle: Arc::default(),
+            access,
+        };
+        let (stage, _) = watch::channel(Stage::Serving);
+        let (alarm, failure) = watch::channel(None);
+        let starter = Starter {
+            stage: stage.subscribe(),
+            alarm,
+        };
+        let running = starter.start_all(&common, seats, listeners)?;
+        let threads = Mutex::new(Threads {
+            running,
+            access: writer,
+        });
+        info!(?addresses, workers = config.workers, "proxy listens");
+        Ok(Self {
+            handle,
+            registry,
+            instance,
+            addresses,
+            config,
+            stage,
+            failure,
+            access_dropped,
+            threads,
+        })
+    }
+
+    /// Publishes tables.
+    #[must_use]
+    pub fn handle(&self) -> TableHandle {
+        self.handle.clone()
+    }
+
+    /// What every worker serves and what was counted. [`TableHandle::changes`] tells when the table's part changes.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        self.handle.report(Instant::now())
+    }
+
+    /// Every metric of the data plane.
+    #[must_use]
+    pub fn metrics(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The first address that is listened at, with the port the system chose where the configuration said 0.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    /// Every address that is listened at, in the configuration's order.
+    #[must_use]
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// A random name of this process; the mark by which requests that come round are known.
+    #[must_use]
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// Whether [`Proxy::drain`] has been called: the proxy is not ready from then on.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        *self.stage.borrow() != Stage::Serving
+    }
+
+    /// Returns once [`Proxy::drain`] has been called.
+    pub async fn draining(&self) {
+        let mut stage = self.stage.subscribe();
+        if stage
+            .wait_for(|stage| *stage != Stage::Serving)
+            .await
+            .is_err()
+        {
+            std::future::pending().await // cannot be: `self` holds the sender
+        }
+    }
+
+    /// Access log lines that were dropped because the writer was behind.
+    #[must_use]
+    pub fn access_log_dropped(&self) -> u64 {
+        let dropped = self.access_dropped.as_ref();
+        dropped.map_or(0, |dropped| dropped.load(Ordering::Relaxed))
+    }
+
+    /// Returns when a thread of the proxy has died. Whoever runs the proxy should end the process with the error.
+    pub async fn failed(&self) -> Error {
+        let mut failure = self.failure.clone();
+        match failure
+            .wait_for(Option::is_some)
+            .await
+            .map(|failure| failure.clone())
+        {
+            Ok(Some(error)) => error,
+            Ok(None) | Err(_) => std::future::pending().await, // all threads have ended in order
+        }
+    }
+
+    /// Ends the proxy: asks clients to go elsewhere while still accepting for the grace time, then closes the listeners, finishes
+    /// what is in flight and cuts what is left at the deadline. Returns when all threads have ended. Calling it again waits too.
+    pub async fn drain(&self) {
+        let first = self.stage.send_if_modified(|stage| {
+            let first = *stage == Stage::Serving;
+            *stage = (*stage).max(Stage::Draining);
+            first
+        });
+        if first {
+            info!(grace = ?self.config.drain.grace, "proxy drains");
+            sleep(self.config.drain.grace).await;
+            self.stage.send_replace(Stage::Closing);
+        }
+        let mut failure = self.failure.clone();
+        // Every thread holds a sender: the channel closes when the last has ended.
+        while failure.changed().await.is_ok() {}
+        self.join();
+        info!("proxy has drained");
+    }
+
+    /// Collects threads that have ended already.
+    fn join(&self) {
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads.running {
+            drop(thread.join()); // a panic has raised the alarm already
+        }
+        if let Some(writer) = threads.access {
+            writer.join();
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.stage.send_replace(Stage::Closing);
+    }
+}
+
+fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<(std::net::TcpListener, SocketAddr)>, Error> {
+    if addresses.is_empty() {
+        return Err(Error::NoAddress);
+    }
+    let bind = |&address: &SocketAddr| {
+        let bound = listener::bind(address).and_then(|listener| {
+            let local = listener.local_addr()?;
+            Ok((listener, local))
+        });
+        bound.map_err(|source| Error::Listen {
+            address,
+            source: Arc::new(source),
+        })
+    };
+    addresses.iter().map(bind).collect()
+}
+
+/// Starts threads that raise an alarm when they die.
+struct Starter {
+    stage: watch::Receiver<Stage>,
+    alarm: watch::Sender<Option<Error>>,
+}
+
+impl Starter {
+    fn start_all(
+        self,
+        common: &Common,
+        seats: Vec<Seat>,
+        listeners: Vec<std::net::TcpListener>,
+    ) -> Result<Vec<JoinHandle<()>>, Error> {
+        let mut receivers = Vec::with_capacity(seats.len());
+        let mut threads = Vec::with_capacity(seats.len() + 1);
+        for (index, seat) in seats.into_iter().enumerate() {
+            let (receiver, accepted) = Receiver::new();
+            receivers.push(receiver);
+            threads.push(self.start_worker(index, common.clone(), seat, accepted)?);
+        }
+        let limit = common
+            .config
+            .limits
+            .connections_per_worker
+            .get()
+            .saturating_mul(receivers.len());
+        let stage = self.stage.clone();
+        threads.push(self.start("proxy-accept", move |runtime, alarm| {
+            match runtime.block_on(listener::accept(listeners, receivers, limit, stage)) {
+                Ok(()) => alarm.disarm(),
+                Err(error) => tracing::error!(%error, "cannot accept connections"),
+            }
+        })?);
+        Ok(threads)
+    }
+
+    fn start_worker(
+        &self,
+        index: usize,
+        common: Common,
+        seat: Seat,
+        accepted: mpsc::Receiver<Accepted>,
+    ) -> Result<JoinHandle<()>, Error> {
+        let stage = self.stage.clone();
+        let seed = random();
+        self.start(&format!("proxy-{index}"), move |runtime, alarm| {
+            let local = Local::new(common, seat, seed);
+            runtime.block_on(worker::run(local, accepted, stage));
+            alarm.disarm();
+        })
+    }
+
+    /// Starts a thread with a runtime of its own; returns once it has one.
+    fn start(
+        &self,
+        name: &str,
+        body: impl FnOnce(tokio::runtime::LocalRuntime, Alarm) + Send + 'static,
+    ) -> Result<JoinHandle<()>, Error> {
+        let failed = |source: io::Error| Error::Thread {
+            thread: name.to_owned(),
+            source: Arc::new(source),
+        };
+        let (up, is_up) = std::sync::mpsc::sync_channel(1);
+        let alarm = Alarm {
+            thread: name.to_owned(),
+            sender: self.alarm.clone(),
+            armed: true,
+        };
+        let run = move || match worker::runtime() {
+            Ok(runtime) => {
+                let mut alarm = alarm;
+                alarm.armed = up.send(Ok(())).is_ok();
+                body(runtime, alarm);
+            }
+            Err(error) => {
+                alarm.disarm();
+                drop(up.send(Err(error)));
+            }
+        };
+        let thread = thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(run)
+            .map_err(failed)?;
+        match is_up.recv() {
+            Ok(Ok(())) => Ok(thread),
+            Ok(Err(error)) => Err(failed(error)),
+            Err(_) => Err(Error::Died {
+                thread: name.to_owned(),
+            }),
+        }
+    }
+}
+
+/// Says that a thread has died unless it was disarmed.
+struct Alarm {
+    thread: String,
+    sender: watch::Sender<Option<Error>>,
+    armed: bool,
+}
+
+impl Alarm {
+    fn disarm(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if self.armed {
+            let error = Error::Died {
+                thread: std::mem::take(&mut self.thread),
+            };
+            tracing::error!(%error, "the proxy has failed");
+            self.sender.send_replace(Some(error));
+        }
+    }
+}
