@@ -1,6 +1,7 @@
 //! Tables in service: what is carried over, when a publication is done, what is counted.
 
 use std::pin::pin;
+use std::sync::atomic::AtomicU16;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -76,6 +77,64 @@ async fn the_next_request_sees_the_new_weights() {
             "round {round}"
         );
     }
+}
+
+/// Asks on, table after table, on a thread of its own, until the table without routes comes. Returns what it saw against the
+/// rules: a version that no table in service at that moment names.
+fn ask_until_the_end(seat: Seat, served: &AtomicU16) -> Vec<(u16, u16)> {
+    let worker = seat.take(1);
+    let mut wrong = Vec::new();
+    loop {
+        // What was published and taken up by all before this request began, and so the least it may see.
+        let before = served.load(Ordering::Acquire);
+        let table = worker.current();
+        if table.route("web", "/").is_none() {
+            if table.is_published() {
+                return wrong;
+            }
+            continue;
+        }
+        let Choice::Serve(chosen) = table.choose(0) else {
+            return vec![(0, 0)];
+        };
+        let (port, request) = (port(&chosen), chosen.begin(Instant::now()));
+        if before != 0 && port < before {
+            wrong.push((before, port));
+        }
+        drop(request);
+    }
+}
+
+#[test]
+fn once_a_publication_is_done_no_request_sees_the_table_before() {
+    let (handle, seats) = open(NonZeroUsize::new(2).unwrap(), None, Instant::now());
+    let served = &AtomicU16::new(0);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    std::thread::scope(|scope| {
+        let worker = |seat| scope.spawn(move || ask_until_the_end(seat, served));
+        let workers: Vec<_> = seats.into_iter().map(worker).collect();
+        for port in 10_000..10_300 {
+            let mut parts = parts([100, 0]);
+            if let Source::Split { endpoints, .. } = &mut parts.backends[0].source {
+                endpoints[0] = vec![endpoint(port)];
+            }
+            runtime.block_on(handle.publish(Table::build(parts).unwrap()));
+            served.store(port, Ordering::Release);
+        }
+        runtime.block_on(handle.publish(Table::default()));
+        for worker in workers {
+            assert_eq!(worker.join().unwrap(), []);
+        }
+    });
+    let counted: u64 = handle
+        .versions(Instant::now())
+        .iter()
+        .map(|version| version.counts().in_flight)
+        .sum();
+    assert_eq!(counted, 0);
+    assert_eq!(handle.shared.ledger().history.len(), 1);
 }
 
 #[tokio::test]
