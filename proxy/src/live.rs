@@ -1,11 +1,11 @@
 //! The table in service, and what outlives it.
 //!
 //! [`TableHandle::publish`] puts a table in service: it finds again by identity what endpoints and versions carry from table to
-//! table (`identity`), stores the table in one `ArcSwap`, tells every worker and returns when each has taken it up; only then is
+//! table (`identity`, `served`), stores the table in one `ArcSwap`, tells every worker and returns when each has taken it up; only then is
 //! its generation reported. Workers (`worker`) hold it as an `Rc<LiveTable>`, and count in cells of their own (`cells`), so that a
 //! request touches no line it need not share. Old tables are dropped here, on the caller's runtime, never by a worker.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,11 +17,12 @@ use tokio::time::Instant;
 pub use self::cells::{Counter, Counts};
 pub use self::identity::{EndpointInFlight, EndpointState, Owner, VersionKey, VersionState};
 use self::identity::{Identities, Known};
+pub(crate) use self::served::{Served, ServedBackend, ServedSplit, ServedVersion};
 pub use self::worker::{
     Choice, Chosen, InFlight, LiveTable, Refused, Seat, Why, Worker, WorkerVersion,
 };
 pub use crate::error::Outcome;
-use crate::table::{Backend, Endpoint, Pick, PlannedBackend, PlannedSplit, Source, Split, Table};
+use crate::table::{Pick, Table};
 
 mod ages;
 pub mod cells;
@@ -29,6 +30,7 @@ pub mod cells;
 pub(crate) mod fixture;
 mod identity;
 pub mod latency;
+mod served;
 mod worker;
 
 /// Opens the shop: a handle to publish tables with, and one seat per worker.
@@ -174,44 +176,6 @@ impl Front {
     }
 }
 
-/// A table with the states of what it names.
-#[derive(Debug, Default)]
-pub(crate) struct Served {
-    /// Counts publications; 0 is the empty table from before the first.
-    pub(crate) serial: u64,
-    pub(crate) table: Table,
-    pub(crate) splits: Vec<ServedSplit>,
-    pub(crate) backends: Vec<Arc<ServedBackend>>,
-    /// Per backend, how many versions stand before its first.
-    pub(crate) offsets: Vec<usize>,
-    /// Versions of all backends.
-    pub(crate) slots: usize,
-}
-
-/// A Split in service.
-#[derive(Clone, Debug)]
-pub(crate) struct ServedSplit {
-    pub(crate) planned: Arc<PlannedSplit>,
-    pub(crate) versions: Vec<Arc<VersionState>>,
-}
-
-/// A backend in service.
-#[derive(Debug)]
-pub(crate) struct ServedBackend {
-    pub(crate) planned: Arc<PlannedBackend>,
-    pub(crate) versions: Vec<ServedVersion>,
-}
-
-/// A version as one backend serves it.
-#[derive(Debug)]
-pub(crate) struct ServedVersion {
-    pub(crate) state: Arc<VersionState>,
-    /// Those that take requests.
-    pub(crate) endpoints: Vec<Arc<EndpointState>>,
-    /// Those that are listed and not about to go.
-    staying: Vec<Arc<EndpointState>>,
-}
-
 /// What handle and workers share.
 #[derive(Debug)]
 struct Shared {
@@ -251,7 +215,8 @@ impl Shared {
     fn store(&self, table: Table, now: Instant) -> u64 {
         let taken = self.taken();
         let mut ledger = self.ledger();
-        let served = Arc::new(ledger.serve(table, now));
+        let before = ledger.newest();
+        let served = Arc::new(Served::join(table, &before, &mut ledger.identities, now));
         let serial = served.serial;
         ledger.history.push_back(Arc::clone(&served));
         self.served.store(served);
@@ -293,106 +258,12 @@ impl Shared {
 }
 
 impl Ledger {
-    /// Joins a table with the states of what it names, and marks what it no longer names.
-    fn serve(&mut self, mut table: Table, now: Instant) -> Served {
-        let before = Arc::clone(
+    fn newest(&self) -> Arc<Served> {
+        Arc::clone(
             self.history
                 .back()
                 .expect("the newest table is never dropped"),
-        );
-        table.share_with(&before.table);
-        let splits: Vec<_> = table
-            .splits
-            .iter()
-            .map(|split| self.serve_split(split))
-            .collect();
-        let serve = |(index, planned)| self.serve_backend(index, planned, &splits, &before);
-        let backends: Vec<_> = table.backends.iter().enumerate().map(serve).collect();
-        let (offsets, slots) = offsets(&backends);
-        let staying = backends
-            .iter()
-            .flat_map(|backend| &backend.versions)
-            .flat_map(|version| &version.staying);
-        let staying: HashSet<u64> = staying.map(|endpoint| endpoint.id).collect();
-        let served = splits.iter().flat_map(|split| &split.versions);
-        let served = served.chain(
-            backends
-                .iter()
-                .flat_map(|backend| &backend.versions)
-                .map(|version| &version.state),
-        );
-        let served: HashSet<u64> = served.map(|version| version.id).collect();
-        self.identities.settle(&staying, &served, now);
-        Served {
-            serial: before.serial + 1,
-            table,
-            splits,
-            backends,
-            offsets,
-            slots,
-        }
-    }
-
-    fn serve_split(&mut self, planned: &Arc<PlannedSplit>) -> ServedSplit {
-        let keys =
-            (0..planned.split.versions.len()).map(|version| split_version(&planned.split, version));
-        let versions = keys.map(|key| self.identities.version(key)).collect();
-        ServedSplit {
-            planned: Arc::clone(planned),
-            versions,
-        }
-    }
-
-    fn serve_backend(
-        &mut self,
-        index: usize,
-        planned: &Arc<PlannedBackend>,
-        splits: &[ServedSplit],
-        before: &Served,
-    ) -> Arc<ServedBackend> {
-        let states = match &planned.backend.source {
-            Source::Endpoints(_) => vec![self.identities.version(route_version(&planned.backend))],
-            Source::Split { split, .. } => splits[*split].versions.clone(),
-        };
-        let same = |known: &&Arc<ServedBackend>| {
-            let ids = known.versions.iter().map(|version| version.state.id);
-            Arc::ptr_eq(&known.planned, planned) && ids.eq(states.iter().map(|state| state.id))
-        };
-        if let Some(known) = before.backends.get(index).filter(same) {
-            return Arc::clone(known);
-        }
-        let versions = states.into_iter().zip(endpoints(&planned.backend));
-        let versions = versions
-            .map(|(state, endpoints)| self.serve_version(state, endpoints, &planned.backend));
-        Arc::new(ServedBackend {
-            versions: versions.collect(),
-            planned: Arc::clone(planned),
-        })
-    }
-
-    /// EndpointSlices may list an endpoint twice; it stands here once.
-    fn serve_version(
-        &mut self,
-        state: Arc<VersionState>,
-        listed: &[Endpoint],
-        backend: &Backend,
-    ) -> ServedVersion {
-        let mut version = ServedVersion {
-            state,
-            endpoints: Vec::new(),
-            staying: Vec::new(),
-        };
-        let (mut admitted, mut stays) = (HashSet::new(), HashSet::new());
-        for endpoint in listed {
-            let state = self.identities.endpoint(endpoint, backend.protocol);
-            if endpoint.admits() && admitted.insert(state.id) {
-                version.endpoints.push(Arc::clone(&state));
-            }
-            if !endpoint.terminating && stays.insert(state.id) {
-                version.staying.push(state);
-            }
-        }
-        version
+        )
     }
 
     /// Drops tables that are older than what all have taken up and that no request holds any more.
@@ -408,59 +279,6 @@ impl Ledger {
             served.serial == newest || served.serial >= needed || Arc::strong_count(served) > 1
         };
         self.history.retain(kept);
-    }
-}
-
-fn offsets(backends: &[Arc<ServedBackend>]) -> (Vec<usize>, usize) {
-    let mut slots = 0;
-    let offset = |backend: &Arc<ServedBackend>| {
-        let offset = slots;
-        slots += backend.versions.len();
-        offset
-    };
-    (backends.iter().map(offset).collect(), slots)
-}
-
-fn endpoints(backend: &Backend) -> impl Iterator<Item = &[Endpoint]> {
-    let lists = match &backend.source {
-        Source::Endpoints(endpoints) => std::slice::from_ref(endpoints),
-        Source::Split { endpoints, .. } => endpoints.as_slice(),
-    };
-    lists.iter().map(Vec::as_slice)
-}
-
-fn split_version(split: &Split, version: usize) -> VersionKey {
-    let version = &split.versions[version];
-    let (namespace, name, uid) = (
-        split.namespace.clone(),
-        split.name.clone(),
-        split.uid.clone(),
-    );
-    VersionKey {
-        owner: Owner::Split {
-            namespace,
-            name,
-            uid,
-        },
-        name: version.name.clone(),
-        revision: version.revision.clone(),
-    }
-}
-
-fn route_version(backend: &Backend) -> VersionKey {
-    let (namespace, service, port) = (
-        backend.namespace.clone(),
-        backend.service.clone(),
-        backend.port.clone(),
-    );
-    VersionKey {
-        owner: Owner::Route {
-            namespace,
-            service,
-            port,
-        },
-        name: String::new(),
-        revision: String::new(),
     }
 }
 

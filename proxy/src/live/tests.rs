@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::fixture::{Shop, endpoint, open_shop, parts, poll, shop, table};
 use super::*;
+use crate::table::{Endpoint, Source};
 
 #[track_caller]
 fn chosen(table: &LiveTable, backend: usize) -> Chosen<'_> {

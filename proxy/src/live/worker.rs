@@ -4,7 +4,7 @@
 //! them and kept from table to table. The loop that drives a worker, its pool and its I/O are elsewhere.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -154,19 +154,13 @@ impl Drop for Worker {
 impl Memory {
     /// Forgets the sequences of Splits and the versions that `served` does not hold, unless a request is under way.
     fn forget(&self, served: &Served) {
-        let uids: HashSet<&str> = served
-            .splits
-            .iter()
-            .map(|split| split.planned.split.uid.as_str())
-            .collect();
         self.sequences
             .borrow_mut()
-            .retain(|uid, _| uids.contains(uid.as_str()));
-        let versions = served.backends.iter().flat_map(|backend| &backend.versions);
-        let ids: HashSet<u64> = versions.map(|version| version.state.id).collect();
-        self.versions
-            .borrow_mut()
-            .retain(|id, version| ids.contains(id) || Rc::strong_count(version) > 1);
+            .retain(|uid, _| served.has_split(uid));
+        let kept = |id: &u64, version: &mut Rc<WorkerVersion>| {
+            served.has_version(*id) || Rc::strong_count(version) > 1
+        };
+        self.versions.borrow_mut().retain(kept);
     }
 
     fn sequence(&self, uid: &str) -> Rc<Cell<Sequence>> {

@@ -25,8 +25,9 @@ pub struct Routes {
 #[derive(Debug, Default)]
 struct Paths {
     exact: HashMap<Box<str>, usize>,
-    /// Without a slash at the end, so that `/` is the empty string.
+    /// Without a slash at the end; the prefix `/` is the root.
     prefix: HashMap<Box<str>, usize>,
+    root: Option<usize>,
     /// Length of the longest prefix: nothing longer is looked up.
     longest: usize,
 }
@@ -104,6 +105,10 @@ impl Paths {
             }
             PathMatch::Prefix(path) => {
                 let path = path.trim_end_matches('/');
+                if path.is_empty() {
+                    self.root.get_or_insert(index);
+                    return;
+                }
                 self.longest = self.longest.max(path.len());
                 self.prefix.entry(path.into()).or_insert(index);
             }
@@ -114,24 +119,24 @@ impl Paths {
         let exact = if self.exact.is_empty() {
             None
         } else {
-            self.exact.get(path)
+            self.exact.get(path).copied()
         };
-        exact.or_else(|| self.find_prefix(path)).copied()
+        exact.or_else(|| self.find_prefix(path)).or(self.root)
     }
 
     /// Looks up the path, then its parents, from the longest that could be there. `*` (of `OPTIONS *`) has no parent but the root.
-    fn find_prefix(&self, path: &str) -> Option<&usize> {
+    fn find_prefix(&self, path: &str) -> Option<usize> {
         if self.prefix.is_empty() {
             return None;
         }
         let mut rest = self.within_longest(path);
         while !rest.is_empty() {
             if let Some(index) = self.prefix.get(rest) {
-                return Some(index);
+                return Some(*index);
             }
             rest = parent(rest);
         }
-        self.prefix.get("")
+        None
     }
 
     /// The longest run of whole elements of `path` that is no longer than any prefix here.
