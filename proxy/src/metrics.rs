@@ -1,6 +1,6 @@
 //! Every metric of the data plane: name, help, type, labels.
 //!
-//! Workers count in cells of their own (`live`); a [`Collector`] adds them up when it is asked. So a request touches no label and
+//! Workers count in cells of their own (`live`); a collector adds them up when it is asked. So a request touches no label and
 //! no shared counter, and label values cannot be mixed up (the `prometheus` crate keys its own vectors by a hash that can).
 //!
 //! Figures of a Split carry `namespace, split, version, revision`; those of a Service without one carry `namespace, route`, where

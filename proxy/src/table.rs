@@ -392,13 +392,16 @@ fn plan_backend(backend: Backend, splits: &[PlannedSplit]) -> Arc<PlannedBackend
 }
 
 fn plan_splits(splits: Vec<Split>, backends: &[Backend]) -> Vec<PlannedSplit> {
-    let plan = |(index, split): (usize, Split)| {
-        let plan =
-            |rule: usize| plan_rule(&split, rule, &rule_ready(index, &split, rule, backends));
-        let plans = (0..split.rules.len()).map(plan).collect();
+    let ready = rules_ready(&splits, backends);
+    let plan = |(split, ready): (Split, Vec<Vec<u32>>)| {
+        let plans = ready
+            .iter()
+            .enumerate()
+            .map(|(rule, ready)| plan_rule(&split, rule, ready))
+            .collect();
         PlannedSplit { split, plans }
     };
-    splits.into_iter().enumerate().map(plan).collect()
+    splits.into_iter().zip(ready).map(plan).collect()
 }
 
 fn plan_rule(split: &Split, rule: usize, ready: &[u32]) -> Plan {
@@ -418,21 +421,25 @@ fn plan_rule(split: &Split, rule: usize, ready: &[u32]) -> Plan {
     Plan::new(&members, split.stable, split.fallback)
 }
 
-/// Ready pods per version, the least over the rule's ports; a port that no version serves says nothing.
-fn rule_ready(index: usize, split: &Split, rule: usize, backends: &[Backend]) -> Vec<u32> {
-    let mut least: Vec<u32> = split.versions.iter().map(|version| version.ready).collect();
+/// Per Split and rule: ready pods per version, the least over the rule's ports; a port that no version serves says nothing.
+fn rules_ready(splits: &[Split], backends: &[Backend]) -> Vec<Vec<Vec<u32>>> {
+    let as_said = |split: &Split| {
+        let ready: Vec<u32> = split.versions.iter().map(|version| version.ready).collect();
+        vec![ready; split.rules.len()]
+    };
+    let mut least: Vec<Vec<Vec<u32>>> = splits.iter().map(as_said).collect();
     for backend in backends {
         let Source::Split {
-            split: of,
-            rule: by,
+            split,
+            rule,
             endpoints,
         } = &backend.source
         else {
             continue;
         };
-        let ready = port_ready(split, endpoints);
-        if (*of, *by) == (index, rule) && ready.iter().any(|&ready| ready > 0) {
-            least
+        let ready = port_ready(&splits[*split], endpoints);
+        if ready.iter().any(|&ready| ready > 0) {
+            least[*split][*rule]
                 .iter_mut()
                 .zip(ready)
                 .for_each(|(least, ready)| *least = ready.min(*least));

@@ -210,18 +210,21 @@ fn one_worker_is_within_six_of_the_share() {
 
 #[test]
 fn many_workers_are_within_three_and_three_roots() {
-    for seed in 0..100 {
+    let plans = [ready_plan(&[95, 5]), ready_plan(&[99, 1])];
+    for (seed, plan) in (0..100).zip(plans.iter().cycle()) {
         let mut random = StdRng::seed_from_u64(seed);
-        for (workers, bound) in [(4_u32, 9.0), (16, 15.0), (48, 23.78)] {
-            let plan = ready_plan(&[95, 5]);
-            let each = 20_000 / workers;
-            let mut worker = || served(&plan, &mut sequence(&mut random), each, 1);
-            let count: u32 = (0..workers).map(|_| worker()).sum();
-            let error = f64::from(count) - f64::from(each * workers) * 0.05;
-            assert!(
-                error.abs() <= bound,
-                "seed {seed}, {workers} workers: {error}"
-            );
+        for (workers, bound) in [(4, 9.0), (16, 15.0), (48, 23.78)] {
+            let mut sequences: Vec<Sequence> =
+                (0..workers).map(|_| sequence(&mut random)).collect();
+            let mut count = 0;
+            for picks in 1..=20_000_u32 {
+                count += served(plan, &mut sequences[picks as usize % workers], 1, 1);
+                let error = f64::from(count) - f64::from(picks) * plan.desired[1];
+                assert!(
+                    error.abs() <= bound,
+                    "seed {seed}, {workers} workers, {picks} picks: {error}"
+                );
+            }
         }
     }
 }

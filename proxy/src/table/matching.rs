@@ -1,7 +1,8 @@
 //! Host and path → route, with the precedence of the Gateway API.
 //!
-//! Among the routes that match both host and path: an exact host with the request's port before one without, an exact host before the longest suffix before any host; then an exact path
-//! before the longest prefix; then the earlier in the list. Everything is a hash lookup; nothing is allocated.
+//! Among the routes that match both host and path: an exact host with the request's port before one without, before the longest
+//! suffix, before any host; then an exact path before the longest prefix; then the earlier in the list. Everything is a hash
+//! lookup; nothing is allocated.
 
 use std::collections::HashMap;
 
