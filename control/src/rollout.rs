@@ -15,17 +15,46 @@
 //! | [`plan`] | spec → [`Plan`]: the parse and all of its complaints |
 //! | [`state`] | what is remembered, from and to `.status` |
 //! | [`observed`] | what is: ReplicaSets, Services, runs, the Split as written, the fleet |
+//! | [`decide`] | the driver: calls the files below in the order of R3.4 |
 //! | [`decision`] | what follows: one [`Action`] is one write |
 //! | [`split`] | the Split a rollout wants, its versions named by revision |
+//! | `turn` | what is known and what has been decided so far, handed from file to file |
+//! | `revision`, `hash`, `template` | which ReplicaSet the spec asks for, its number, its name |
+//! | `traffic`, `services` | weights and their acknowledgement; selectors |
+//! | `scale`, `replicas` | which ReplicaSet may grow or shrink now; the arithmetic |
+//! | `runs`, `pause`, `promotion`, `rollback`, `history` | analysis, pauses, steps and promotion, aborts, old revisions |
+//! | `conditions`, `phase` | what the status says of all this |
 
+mod conditions;
+pub mod decide;
 pub mod decision;
+mod hash;
+mod history;
 pub mod observed;
+mod pause;
+mod phase;
 pub mod plan;
+mod promotion;
+mod replicas;
+mod revision;
+mod rollback;
+mod runs;
+mod scale;
+mod selector;
+mod services;
 pub mod split;
 pub mod state;
+mod template;
+mod time;
+mod traffic;
+mod turn;
 
+pub use decide::decide;
 pub use decision::{Action, Decision};
 pub use observed::Observed;
 pub use plan::Plan;
 pub use split::Split;
 pub use state::State;
+
+#[cfg(test)]
+mod tests;

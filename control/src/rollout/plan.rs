@@ -8,8 +8,19 @@ use serde_json::Value;
 
 use super::observed::Service;
 use crate::analysis::template::Templates;
-use crate::api::rollout::{Rollout, RolloutAnalysis};
+use crate::api::rollout::{Rollout, RolloutAnalysis, RolloutSpec};
 use crate::api::split::Fallback;
+
+mod invalid;
+mod pods;
+mod references;
+mod strategy;
+mod unsupported;
+
+pub use invalid::{Fault, Invalid, refuse};
+
+use invalid::Complaints;
+use pods::Pods;
 
 /// What a Rollout refers to, as far as it exists.
 #[derive(Clone, Debug, Default)]
@@ -192,48 +203,82 @@ pub enum AbortDelay {
     Never,
 }
 
-/// One complaint about a spec, in Argo's form.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Invalid {
-    /// Path of the field.
-    pub field: String,
-    /// What is wrong with it.
-    pub fault: Fault,
-    /// In words.
-    pub detail: String,
-}
-
-/// What is wrong with a field.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// It must be there.
-    Required,
-    /// It must not have this value, printed as Go would.
-    Value(String),
-    /// It is none of the values there are.
-    NotSupported(String),
-    /// This version does not do it.
-    NotImplemented,
-    /// The detail says it all.
-    Bare,
-}
-
-impl std::fmt::Display for Invalid {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            field,
-            fault,
-            detail,
-        } = self;
-        match fault {
-            Fault::Required if detail.is_empty() => write!(f, "{field}: Required value"),
-            Fault::Required => write!(f, "{field}: Required value: {detail}"),
-            Fault::Value(value) => write!(f, "{field}: Invalid value: {value}: {detail}"),
-            Fault::NotSupported(value) => {
-                write!(f, "{field}: Unsupported value: {value}: {detail}")
-            }
-            Fault::NotImplemented => write!(f, "{field}: not supported by this version"),
-            Fault::Bare => f.write_str(detail),
+/// Parses a Rollout.
+///
+/// # Errors
+///
+/// All complaints, the ones Argo has first and in its order; [`Invalid`] prints them in its words. Never empty.
+pub fn plan(rollout: &Rollout, references: &References) -> Result<Plan, Vec<Invalid>> {
+    let mut complaints = Complaints::default();
+    let pods = pods::parse(rollout, references, &mut complaints);
+    times(&rollout.spec, &mut complaints);
+    let canary = strategy::parse(&rollout.spec, &mut complaints);
+    if let (true, Some(canary), Some(pods)) = (complaints.are_none(), &canary, &pods) {
+        references::check(rollout, canary, &pods.labels, references, &mut complaints);
+    }
+    unsupported::refuse(rollout, &mut complaints);
+    match (canary, pods) {
+        (Some(canary), Some(pods)) if complaints.are_none() => {
+            Ok(assemble(rollout, references, canary, pods))
         }
+        _ => Err(complaints.0),
     }
 }
+
+fn assemble(rollout: &Rollout, references: &References, canary: Canary, pods: Pods) -> Plan {
+    let spec = &rollout.spec;
+    let count = |count: Option<i32>, default| {
+        count.map_or(default, |count| usize::try_from(count).unwrap_or(0))
+    };
+    let kept = spec.analysis.clone().unwrap_or_default();
+    Plan {
+        replicas: spec.replicas,
+        selector: pods.selector,
+        template: pods.template,
+        min_ready_seconds: spec.min_ready_seconds.unwrap_or(0),
+        history_limit: count(spec.revision_history_limit, 10),
+        paused: spec.paused == Some(true),
+        progress_deadline: SignedDuration::from_secs(i64::from(progress_deadline(spec))),
+        abort_at_deadline: spec.progress_deadline_abort == Some(true),
+        run_history: RunHistory {
+            successful: count(kept.successful_run_history_limit, 5),
+            unsuccessful: count(kept.unsuccessful_run_history_limit, 5),
+        },
+        canary,
+        rollout: rollout.clone(),
+        templates: references.templates.clone(),
+    }
+}
+
+/// R1.2: 600 s unless the spec says otherwise.
+fn progress_deadline(spec: &RolloutSpec) -> i32 {
+    spec.progress_deadline_seconds.unwrap_or(600)
+}
+
+fn times(spec: &RolloutSpec, complaints: &mut Complaints) {
+    let fields = [
+        ("spec.replicas", spec.replicas),
+        ("spec.minReadySeconds", spec.min_ready_seconds),
+        ("spec.revisionHistoryLimit", spec.revision_history_limit),
+        (
+            "spec.progressDeadlineSeconds",
+            spec.progress_deadline_seconds,
+        ),
+    ];
+    for (field, value) in fields {
+        if let Some(value) = value.filter(|value| *value < 0) {
+            complaints.value(field, value, "must be greater than or equal to 0");
+        }
+    }
+    let deadline = progress_deadline(spec);
+    if deadline <= spec.min_ready_seconds.unwrap_or(0) {
+        complaints.value(
+            "spec.progressDeadlineSeconds",
+            deadline,
+            "must be greater than minReadySeconds",
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,472 @@
+//! `spec.strategy`: steps, sizes, delays and routing.
+
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::Value;
+
+use super::invalid::Complaints;
+use super::{
+    AbortDelay, Amount, Background, Canary, CanaryScale, PauseFor, Routing, Step, Threshold,
+};
+use crate::analysis::duration;
+use crate::api::rollout::{
+    CanaryStep, CanaryStrategy, PLUGIN, PauseStep, ProxyRouting, ReplicaProgressThreshold,
+    RolloutSpec, SetCanaryScale, TrafficRouting,
+};
+use crate::rollout::hash;
+
+pub(super) fn parse(spec: &RolloutSpec, complaints: &mut Complaints) -> Option<Canary> {
+    let field = "spec.strategy.strategy";
+    match (&spec.strategy.canary, &spec.strategy.blue_green) {
+        (Some(canary), None) => Some(parse_canary(canary, complaints)),
+        (None, Some(_)) => None,
+        (Some(_), Some(_)) => {
+            complaints.text(
+                field,
+                "blueGreen: true canary: true",
+                "Multiple Strategies can not be listed",
+            );
+            None
+        }
+        (None, None) => {
+            let detail =
+                "Rollout has missing field '.spec.strategy.canary or .spec.strategy.blueGreen'";
+            complaints.required(field, detail);
+            None
+        }
+    }
+}
+
+fn parse_canary(canary: &CanaryStrategy, complaints: &mut Complaints) -> Canary {
+    let max_surge = amount("maxSurge", canary.max_surge.as_ref(), complaints);
+    let max_unavailable = amount(
+        "maxUnavailable",
+        canary.max_unavailable.as_ref(),
+        complaints,
+    );
+    check_slack(canary, max_surge, max_unavailable, complaints);
+    check_services(canary, complaints);
+    check_delays(canary, complaints);
+    let routing = canary
+        .traffic_routing
+        .as_ref()
+        .map(|block| parse_routing(canary, block, complaints));
+    let whole = routing.as_ref().map_or(100, |routing| routing.whole);
+    let steps = canary.steps.as_deref().unwrap_or_default();
+    let parsed = steps.iter().enumerate();
+    let parsed = parsed
+        .filter_map(|(index, step)| parse_step(canary, index, step, whole, complaints))
+        .collect();
+    check_affinity(canary.anti_affinity.as_ref(), complaints);
+    Canary {
+        steps: parsed,
+        step_hash: step_hash(steps),
+        stable_service: named(canary.stable_service.as_ref()),
+        canary_service: named(canary.canary_service.as_ref()),
+        max_surge,
+        max_unavailable,
+        threshold: canary
+            .replica_progress_threshold
+            .as_ref()
+            .and_then(|threshold| parse_threshold(threshold, complaints)),
+        background: canary.analysis.as_ref().map(|background| Background {
+            analysis: background.analysis.clone(),
+            starting_step: background
+                .starting_step
+                .map_or(0, |index| usize::try_from(index).unwrap_or(0)),
+        }),
+        routing,
+    }
+}
+
+fn named(service: Option<&String>) -> Option<String> {
+    service.filter(|service| !service.is_empty()).cloned()
+}
+
+/// An empty list has no steps to name (R2.3).
+fn step_hash(steps: &[CanaryStep]) -> String {
+    let steps = match steps.is_empty() {
+        true => Value::Null,
+        false => serde_json::to_value(steps).unwrap_or_default(),
+    };
+    hash::of_steps(&steps)
+}
+
+/// A quoted number without a percent sign is percent all the same, as in Argo (R7.1).
+fn amount(key: &str, value: Option<&IntOrString>, complaints: &mut Complaints) -> Amount {
+    let parsed = match value {
+        None => Some(Amount::Percent(25)),
+        Some(IntOrString::Int(pods)) => Some(Amount::Pods(*pods)),
+        Some(IntOrString::String(text)) => {
+            let digits = text.strip_suffix('%').unwrap_or(text);
+            digits.parse().ok().map(Amount::Percent)
+        }
+    };
+    let valid = parsed.filter(|amount| !matches!(amount, Amount::Pods(..0) | Amount::Percent(..0)));
+    valid.unwrap_or_else(|| {
+        let value = value.map_or(String::new(), printed);
+        complaints.value(
+            format!("spec.strategy.{key}"),
+            value,
+            "must be a number of pods or a percentage",
+        );
+        Amount::Percent(25)
+    })
+}
+
+fn printed(value: &IntOrString) -> String {
+    match value {
+        IntOrString::Int(number) => number.to_string(),
+        IntOrString::String(text) => format!("{text:?}"),
+    }
+}
+
+fn check_slack(
+    canary: &CanaryStrategy,
+    surge: Amount,
+    unavailable: Amount,
+    complaints: &mut Complaints,
+) {
+    let none = |amount| matches!(amount, Amount::Pods(0) | Amount::Percent(0));
+    if none(surge) && none(unavailable) {
+        let value = canary
+            .max_surge
+            .as_ref()
+            .map_or_else(|| "0".to_owned(), printed);
+        complaints.value(
+            "spec.strategy.maxSurge",
+            value,
+            "MaxSurge and MaxUnavailable both can not be zero",
+        );
+    }
+}
+
+fn check_services(canary: &CanaryStrategy, complaints: &mut Complaints) {
+    let stable = canary.stable_service.as_deref().unwrap_or_default();
+    let preview = canary.canary_service.as_deref().unwrap_or_default();
+    let field = "spec.strategy.stableService";
+    if !stable.is_empty() && stable == preview {
+        let detail = "This rollout uses the same service for the stable and canary services, but two different services are required.";
+        complaints.text(field, stable, detail);
+    }
+    let Some(routing) = &canary.traffic_routing else {
+        return;
+    };
+    let needs_both = !is_ours(routing) && routing.plugins.is_none();
+    let needs_stable =
+        is_ours(routing) && block(routing).is_some_and(|block| block.services.is_empty());
+    if (needs_both && (stable.is_empty() || preview.is_empty()))
+        || (needs_stable && stable.is_empty())
+    {
+        complaints.text(
+            field,
+            stable,
+            "Canary service and Stable service must to be set to use Traffic Routing",
+        );
+    }
+}
+
+fn check_delays(canary: &CanaryStrategy, complaints: &mut Complaints) {
+    let routed = canary.traffic_routing.is_some();
+    let dynamic = canary.dynamic_stable_scale == Some(true);
+    if let Some(delay) = canary.scale_down_delay_seconds.filter(|_| !routed) {
+        let detail = "Canary scaleDownDelaySeconds can only be used with traffic routing";
+        complaints.value("spec.strategy.scaleDownDelaySeconds", delay, detail);
+    }
+    let field = "spec.strategy.dynamicStableScale";
+    if dynamic && !routed {
+        complaints.value(
+            field,
+            true,
+            "Canary dynamicStableScale can only be used with traffic routing",
+        );
+    }
+    if dynamic && canary.scale_down_delay_seconds.is_some() {
+        complaints.value(
+            field,
+            true,
+            "Canary dynamicStableScale cannot be used with scaleDownDelaySeconds",
+        );
+    }
+}
+
+/// The block is ours, or names no router at all.
+pub(super) fn is_ours(routing: &TrafficRouting) -> bool {
+    let plugins = routing.plugins.as_ref();
+    let named = plugins.is_some_and(|plugins| plugins.contains_key(PLUGIN));
+    let bare =
+        routing.others.is_empty() && plugins.is_none_or(std::collections::BTreeMap::is_empty);
+    named || bare
+}
+
+/// Our block; none if it cannot be read.
+fn block(routing: &TrafficRouting) -> Option<ProxyRouting> {
+    let block = routing
+        .plugins
+        .as_ref()
+        .and_then(|plugins| plugins.get(PLUGIN));
+    match block {
+        None | Some(Value::Null) => Some(ProxyRouting::default()),
+        Some(block) => serde_json::from_value(block.clone()).ok(),
+    }
+}
+
+fn parse_routing(
+    canary: &CanaryStrategy,
+    routing: &TrafficRouting,
+    complaints: &mut Complaints,
+) -> Routing {
+    let whole = routing.max_traffic_weight.unwrap_or(100);
+    let nginx = routing.others.contains_key("nginx");
+    if routing.max_traffic_weight.is_some()
+        && routing.plugins.is_none()
+        && !nginx
+        && !routing.others.is_empty()
+    {
+        let detail =
+            "Canary maxTrafficWeight in traffic routing only supported in Nginx and Plugins";
+        complaints.value(
+            "spec.strategy.trafficRouting.maxTrafficWeight",
+            whole,
+            detail,
+        );
+    }
+    if whole < 1 {
+        complaints.value(
+            "spec.strategy.trafficRouting.maxTrafficWeight",
+            whole,
+            "must be greater than 0",
+        );
+    }
+    let block = block(routing).unwrap_or_else(|| {
+        let plugins = routing.plugins.as_ref();
+        let written = plugins
+            .and_then(|plugins| plugins.get(PLUGIN))
+            .cloned()
+            .unwrap_or_default();
+        let field = format!("spec.strategy.canary.trafficRouting.plugins[{PLUGIN}]");
+        complaints.value(
+            field,
+            written,
+            "must be {services: [NAME…], fallback: redistribute|refuse}",
+        );
+        ProxyRouting::default()
+    });
+    let stable = || named(canary.stable_service.as_ref()).into_iter().collect();
+    Routing {
+        services: if block.services.is_empty() {
+            stable()
+        } else {
+            block.services
+        },
+        fallback: block.fallback,
+        whole,
+        min_pods: canary.min_pods_per_replica_set.unwrap_or(1),
+        scale_down_delay: canary
+            .scale_down_delay_seconds
+            .map_or(30, |seconds| i64::from(seconds.max(0))),
+        delayed_limit: canary
+            .scale_down_delay_revision_limit
+            .map(|limit| usize::try_from(limit).unwrap_or(0)),
+        abort_delay: match canary.abort_scale_down_delay_seconds {
+            None => AbortDelay::After(30),
+            Some(..=0) => AbortDelay::Never,
+            Some(seconds) => AbortDelay::After(i64::from(seconds)),
+        },
+    }
+}
+
+fn parse_threshold(
+    threshold: &ReplicaProgressThreshold,
+    complaints: &mut Complaints,
+) -> Option<Threshold> {
+    let field = "spec.strategy.canary.replicaProgressThreshold";
+    if threshold.value < 0 {
+        complaints.value(
+            format!("{field}.value"),
+            threshold.value,
+            "must be greater than or equal to 0",
+        );
+    }
+    match threshold.kind.as_str() {
+        "Percent" => Some(Threshold::Percent(threshold.value)),
+        "Pods" => Some(Threshold::Pods(threshold.value)),
+        other => {
+            complaints.not_one_of(format!("{field}.type"), other, &["Percent", "Pods"]);
+            None
+        }
+    }
+}
+
+fn parse_step(
+    canary: &CanaryStrategy,
+    index: usize,
+    step: &CanaryStep,
+    whole: i32,
+    complaints: &mut Complaints,
+) -> Option<Step> {
+    let field = format!("spec.strategy.steps[{index}]");
+    check_kinds(&field, step, complaints);
+    check_foreign(canary, &field, step, complaints);
+    if let Some(weight) = step.set_weight {
+        if !(0..=whole).contains(&weight) {
+            let detail = format!("SetWeight needs to be between 0 and {whole}");
+            complaints.value(format!("{field}.setWeight"), weight, detail);
+        }
+        return Some(Step::SetWeight(weight));
+    }
+    if let Some(pause) = &step.pause {
+        return Some(Step::Pause(parse_pause(&field, pause, complaints)));
+    }
+    if let Some(analysis) = &step.analysis {
+        return Some(Step::Analysis(Box::new(analysis.clone())));
+    }
+    let scale = step.set_canary_scale.as_ref()?;
+    if canary.traffic_routing.is_none() {
+        complaints.required(
+            "spec.strategy.trafficRouting",
+            "SetCanaryScale requires TrafficRouting to be set",
+        );
+    }
+    Some(Step::SetCanaryScale(parse_scale(&field, scale, complaints)))
+}
+
+/// Exactly one kind. The texts are Argo's, which prints every kind of an empty step as true.
+fn check_kinds(field: &str, step: &CanaryStep, complaints: &mut Complaints) {
+    let detail = "Step must have one of the following set: experiment, setWeight, setCanaryScale, plugin or pause";
+    let (experiment, pause) = (step.experiment.is_some(), step.pause.is_some());
+    let (weight, analysis) = (step.set_weight.is_some(), step.analysis.is_some());
+    let others = [
+        step.set_canary_scale.is_some(),
+        step.set_header_route.is_some(),
+        step.set_mirror_route.is_some(),
+        step.plugin.is_some(),
+    ];
+    let count = |flags: &[bool]| flags.iter().filter(|flag| **flag).count();
+    let (main, side) = (
+        count(&[experiment, pause, weight, analysis]),
+        count(&others),
+    );
+    if main + side == 0 {
+        let value = "step.Experiment: true step.Pause: true step.SetWeight: true step.Analysis: true step.SetCanaryScale: true step.SetHeaderRoute: true step.SetMirrorRoute: true step.Plugin: true";
+        complaints.text(field, value, detail);
+    } else if main + side > 1 {
+        let value = format!(
+            "step.Experiment: {experiment} step.Pause: {pause} step.SetWeight: {weight} step.Analysis: {analysis}"
+        );
+        complaints.text(field, &value, detail);
+    }
+}
+
+/// What Argo says of steps that this version does not do, so that the reason is the better one of the two.
+fn check_foreign(
+    canary: &CanaryStrategy,
+    field: &str,
+    step: &CanaryStep,
+    complaints: &mut Complaints,
+) {
+    let routed = canary.traffic_routing.is_some();
+    let routes = [
+        (
+            "setHeaderRoute",
+            &step.set_header_route,
+            "SetHeaderRoute requires TrafficRouting, supports Istio and ALB and Apisix",
+        ),
+        (
+            "setMirrorRoute",
+            &step.set_mirror_route,
+            "SetMirrorRoute requires TrafficRouting, supports Istio and Plugins",
+        ),
+    ];
+    for (key, route, detail) in routes {
+        if let Some(route) = route.as_ref().filter(|_| !routed) {
+            complaints.value(format!("{field}.{key}"), route, detail);
+        }
+    }
+    let templates = step
+        .experiment
+        .as_ref()
+        .and_then(|experiment| experiment["templates"].as_array());
+    for (index, template) in templates
+        .into_iter()
+        .flatten()
+        .enumerate()
+        .filter(|_| !routed)
+    {
+        if let Some(weight) = template["weight"].as_i64() {
+            let detail =
+                "Experiment template weight cannot be set unless TrafficRouting is enabled";
+            complaints.value(
+                format!("{field}.experiment.templates[{index}].weight"),
+                weight,
+                detail,
+            );
+        }
+    }
+}
+
+/// Seconds as a number or as digits, or a Go duration. What cannot be read counts as -1, as Argo prints it.
+fn parse_pause(field: &str, pause: &PauseStep, complaints: &mut Complaints) -> PauseFor {
+    let (seconds, written) = match &pause.duration {
+        None => return PauseFor::Person,
+        Some(IntOrString::Int(seconds)) => (i64::from(*seconds), seconds.to_string()),
+        Some(IntOrString::String(text)) => {
+            let digits = text.parse::<i64>().ok();
+            let seconds = digits.or_else(|| {
+                duration::parse(text)
+                    .ok()
+                    .map(|duration| duration.as_secs())
+            });
+            (seconds.unwrap_or(-1), text.clone())
+        }
+    };
+    if seconds < 0 {
+        complaints.value(
+            format!("{field}.pause.duration"),
+            seconds,
+            "Duration needs to be greater than 0",
+        );
+    }
+    PauseFor::Time { seconds, written }
+}
+
+fn parse_scale(field: &str, scale: &SetCanaryScale, complaints: &mut Complaints) -> CanaryScale {
+    let field = format!("{field}.setCanaryScale");
+    let matching = scale.match_traffic_weight == Some(true);
+    if let Some(number) = scale.replicas.or(scale.weight).filter(|number| *number < 0) {
+        complaints.value(field.as_str(), number, "must be greater than or equal to 0");
+    }
+    match (matching, scale.replicas, scale.weight) {
+        (false, Some(pods), _) => CanaryScale::Replicas(pods),
+        (false, None, Some(weight)) => CanaryScale::Weight(weight),
+        (true, _, _) | (false, None, None) => CanaryScale::MatchTrafficWeight,
+    }
+}
+
+fn check_affinity(affinity: Option<&Value>, complaints: &mut Complaints) {
+    let Some(affinity) = affinity else {
+        return;
+    };
+    let preferred = affinity.get("preferredDuringSchedulingIgnoredDuringExecution");
+    let required = affinity
+        .get("requiredDuringSchedulingIgnoredDuringExecution")
+        .is_some();
+    if preferred.is_some() == required {
+        let value = format!(
+            "antiAffinity.PreferredDuringSchedulingIgnoredDuringExecution: {} antiAffinity.RequiredDuringSchedulingIgnoredDuringExecution: {required}",
+            preferred.is_some()
+        );
+        complaints.text(
+            "spec.strategy.antiAffinity",
+            &value,
+            "AntiAffinity must have exactly one strategy listed",
+        );
+    }
+    let weight = preferred.map(|preferred| preferred["weight"].as_i64().unwrap_or(0));
+    if let Some(weight) = weight.filter(|weight| !(1..=100).contains(weight)) {
+        complaints.value(
+            "spec.strategy.antiAffinity.weight",
+            weight,
+            "AntiAffinity weight must be between 1-100",
+        );
+    }
+}

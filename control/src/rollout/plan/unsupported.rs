@@ -1,0 +1,116 @@
+//! What Argo does and this version does not. It is refused, never ignored.
+
+use super::invalid::Complaints;
+use super::strategy;
+use crate::api::rollout::{CanaryStep, CanaryStrategy, PLUGIN, Rollout, TrafficRouting};
+
+pub(super) fn refuse(rollout: &Rollout, complaints: &mut Complaints) {
+    let spec = &rollout.spec;
+    let restarted = rollout
+        .status
+        .as_ref()
+        .and_then(|status| status.restarted_at.clone());
+    let scale_down = spec
+        .workload_ref
+        .as_ref()
+        .and_then(|workload| workload.scale_down.as_deref());
+    let window = spec
+        .rollback_window
+        .as_ref()
+        .and_then(|window| window.revisions);
+    let top = [
+        (
+            "spec.restartAt",
+            spec.restart_at.is_some() && spec.restart_at != restarted,
+        ),
+        (
+            "spec.rollbackWindow",
+            window.is_some_and(|revisions| revisions > 0),
+        ),
+        (
+            "spec.workloadRef.scaleDown",
+            scale_down.is_some_and(|when| when != "never"),
+        ),
+        (
+            "spec.strategy.blueGreen",
+            spec.strategy.blue_green.is_some(),
+        ),
+    ];
+    all(&top, complaints);
+    if let Some(canary) = &spec.strategy.canary {
+        refuse_canary(canary, complaints);
+    }
+}
+
+fn all(fields: &[(&str, bool)], complaints: &mut Complaints) {
+    for (field, used) in fields {
+        if *used {
+            complaints.not_implemented(*field);
+        }
+    }
+}
+
+fn refuse_canary(canary: &CanaryStrategy, complaints: &mut Complaints) {
+    let fields = [
+        (
+            "spec.strategy.canary.antiAffinity",
+            canary.anti_affinity.is_some(),
+        ),
+        (
+            "spec.strategy.canary.canaryMetadata",
+            canary.canary_metadata.is_some(),
+        ),
+        (
+            "spec.strategy.canary.stableMetadata",
+            canary.stable_metadata.is_some(),
+        ),
+        ("spec.strategy.canary.pingPong", canary.ping_pong.is_some()),
+        (
+            "spec.strategy.canary.dynamicStableScale",
+            canary.dynamic_stable_scale == Some(true),
+        ),
+    ];
+    all(&fields, complaints);
+    for (index, step) in canary.steps.iter().flatten().enumerate() {
+        refuse_step(index, step, complaints);
+    }
+    if let Some(routing) = &canary.traffic_routing {
+        refuse_routing(routing, complaints);
+    }
+}
+
+fn refuse_step(index: usize, step: &CanaryStep, complaints: &mut Complaints) {
+    let kinds = [
+        ("experiment", step.experiment.is_some()),
+        ("setHeaderRoute", step.set_header_route.is_some()),
+        ("setMirrorRoute", step.set_mirror_route.is_some()),
+        ("plugin", step.plugin.is_some()),
+    ];
+    for (kind, used) in kinds {
+        if used {
+            complaints.not_implemented(format!("spec.strategy.canary.steps[{index}].{kind}"));
+        }
+    }
+}
+
+/// A router of another's beside ours is left alone, and ours carries the traffic (control-plane rules, section 7).
+fn refuse_routing(routing: &TrafficRouting, complaints: &mut Complaints) {
+    let field = "spec.strategy.canary.trafficRouting";
+    if routing
+        .managed_routes
+        .as_ref()
+        .is_some_and(|routes| !routes.is_empty())
+    {
+        complaints.not_implemented(format!("{field}.managedRoutes"));
+    }
+    if strategy::is_ours(routing) {
+        return;
+    }
+    for router in routing.others.keys() {
+        complaints.not_implemented(format!("{field}.{router}"));
+    }
+    let plugins = routing.plugins.iter().flat_map(|plugins| plugins.keys());
+    for plugin in plugins.filter(|plugin| *plugin != PLUGIN) {
+        complaints.not_implemented(format!("{field}.plugins[{plugin}]"));
+    }
+}

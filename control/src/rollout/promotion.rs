@@ -1,0 +1,196 @@
+//! Beginning anew, one step further, and all the way (R2.9, R12).
+
+use super::conditions;
+use super::plan::{CanaryScale, PauseFor, Step};
+use super::turn::{Resume, Turn};
+use super::{pause, phase, replicas, revision, runs, scale, traffic};
+
+/// R12.1, R12.2: another template or other steps begin the steps anew. Returns whether they did.
+pub(super) fn reset_if_changed(turn: &mut Turn<'_>) -> bool {
+    let was = turn.was;
+    let steps = was.step_hash.as_ref() != Some(&turn.plan.canary.step_hash);
+    let template = was
+        .current
+        .as_ref()
+        .is_some_and(|hash| *hash != turn.new.hash);
+    turn.next.step_hash = Some(turn.plan.canary.step_hash.clone());
+    let taken_over = was.step_hash.is_some() && revision::is_observed(was, turn.observed);
+    if !template && (!steps || taken_over) {
+        return false;
+    }
+    revision::sync(turn);
+    reset(turn);
+    true
+}
+
+fn reset(turn: &mut Turn<'_>) {
+    turn.will.resume = Resume::All;
+    turn.will.forgive = true;
+    turn.analysed = true;
+    turn.next.promote_full = false;
+    turn.next.step_run = None;
+    turn.next.background_run = None;
+    turn.next.step = turn.last_index().map(|_| 0);
+    if turn.is_promoted() && turn.last_index().is_some() {
+        turn.tell("SkipSteps", "Rollback to stable ReplicaSets".to_owned());
+        turn.next.step = turn.last_index();
+    }
+    close(turn);
+    turn.look_again(turn.now);
+}
+
+/// Ends the turn: promotion, or an abort, or a step that is done; then what follows from it for the status (R3.6).
+pub(super) fn advance(turn: &mut Turn<'_>) {
+    if turn.next.promote_full {
+        turn.will.resume = Resume::All; // R11.1
+        turn.will.forgive = true;
+        turn.next.step = turn.last_index();
+    }
+    if let Some(why) = reason(turn) {
+        promote(turn, &why);
+    } else if !turn.is_aborted() {
+        complete_step(turn);
+        super::rollback::abort_at_deadline(turn);
+    }
+    if turn.is_aborted() {
+        turn.next.step = match turn.is_promoted() {
+            true => turn.last_index(),
+            false => turn.last_index().map(|_| 0), // R11.2
+        };
+    }
+    close(turn);
+}
+
+fn close(turn: &mut Turn<'_>) {
+    super::rollback::remember(turn);
+    pause::settle(turn);
+    conditions::judge(turn);
+    let (phase, message) = phase::of(turn.plan, &turn.next, turn.replicas);
+    turn.next.phase = phase;
+    turn.next.message = message;
+}
+
+/// Why the new revision is to be stable, if it is (R12.3).
+fn reason(turn: &mut Turn<'_>) -> Option<String> {
+    if turn.stable.is_none() {
+        return Some("Initial deploy".to_owned());
+    }
+    let available =
+        turn.new.available >= replicas::enough(turn.replicas, turn.plan.canary.threshold);
+    let past = turn.next.promote_full || turn.is_past_steps();
+    if turn.is_aborted() || (turn.plan.paused && !turn.is_promoted()) || !past {
+        return None;
+    }
+    if !available {
+        let message = format!(
+            "{} available pods of ReplicaSet \"{}\"",
+            turn.replicas, turn.new.name
+        );
+        turn.wait("pods", message, None);
+        return None;
+    }
+    let routing = turn.routing().filter(|_| !turn.is_promoted());
+    if routing.is_some_and(|routing| !traffic::is_whole_and_verified(turn, routing)) {
+        return None;
+    }
+    Some(match turn.next.promote_full {
+        true => "Full promotion requested".to_owned(),
+        false => format!(
+            "Completed all {} canary steps",
+            turn.plan.canary.steps.len()
+        ),
+    })
+}
+
+fn promote(turn: &mut Turn<'_>, why: &str) {
+    turn.will.resume = Resume::All;
+    turn.will.pause = None;
+    turn.will.forgive = true;
+    turn.next.promote_full = false;
+    turn.next.step = turn.last_index();
+    let hash = turn.new.hash.clone();
+    if turn.was.stable.as_ref() != Some(&hash) {
+        let message = format!(
+            "Rollout completed update to revision {} ({hash}): {why}",
+            turn.number
+        );
+        turn.tell("RolloutCompleted", message);
+        turn.next.stable = Some(hash);
+        turn.look_again(turn.now);
+    }
+}
+
+fn complete_step(turn: &mut Turn<'_>) {
+    let (Some(step), Some(index)) = (turn.step(), turn.step_index()) else {
+        return;
+    };
+    if turn.is_halted() || turn.scaling || !is_done(turn, step) {
+        return;
+    }
+    let count = turn.plan.canary.steps.len();
+    let message = format!(
+        "Rollout step {}/{count} completed ({})",
+        index + 1,
+        text(step)
+    );
+    turn.tell("RolloutStepCompleted", message);
+    turn.next.step = Some(index + 1);
+    turn.next.step_run = None;
+    if turn.will.resume == Resume::Nothing {
+        turn.will.resume = Resume::Step;
+    }
+    turn.look_again(turn.now);
+}
+
+/// R2.9.
+fn is_done(turn: &mut Turn<'_>, step: &Step) -> bool {
+    match step {
+        Step::Pause(length) => pause::is_over(turn, length),
+        Step::Analysis(_) => runs::step_succeeded(turn),
+        Step::SetCanaryScale(_) => is_at(turn),
+        Step::SetWeight(weight) => is_at(turn) && carries(turn, *weight),
+    }
+}
+
+fn is_at(turn: &mut Turn<'_>) -> bool {
+    let sizes = scale::sizes(turn);
+    let there = !turn.scaled && scale::is_at(turn, sizes);
+    if !there {
+        let message = format!(
+            "{} available pods of ReplicaSet \"{}\"",
+            sizes.canary, turn.new.name
+        );
+        turn.wait("pods", message, None);
+    }
+    there
+}
+
+/// With routing the weight has been set and every proxy has served it. A canary without pods gets none, whatever the step says.
+fn carries(turn: &Turn<'_>, weight: i32) -> bool {
+    let recorded = turn
+        .next
+        .weights
+        .as_ref()
+        .map_or(0, |weights| weights.canary.weight);
+    let empty = scale::sizes(turn).canary == 0;
+    turn.routing().is_none() || (traffic::is_verified(turn) && (recorded == weight || empty))
+}
+
+/// The step as events print it.
+fn text(step: &Step) -> String {
+    match step {
+        Step::SetWeight(weight) => format!("setWeight: {weight}"),
+        Step::Pause(PauseFor::Person) => "pause".to_owned(),
+        Step::Pause(PauseFor::Time { written, .. }) => format!("pause: {written}"),
+        Step::Analysis(_) => "analysis".to_owned(),
+        Step::SetCanaryScale(CanaryScale::Weight(weight)) => {
+            format!("setCanaryScale{{weight: {weight}}}")
+        }
+        Step::SetCanaryScale(CanaryScale::Replicas(pods)) => {
+            format!("setCanaryScale{{replicas: {pods}}}")
+        }
+        Step::SetCanaryScale(CanaryScale::MatchTrafficWeight) => {
+            "setCanaryScale{matchTrafficWeight: true}".to_owned()
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! ReplicaSets: stable first, then the new one, then all that are neither (R3.4 step 11, R7.2 to R7.10).
+//!
+//! With routing nothing is shrunk while a proxy may still send it what it is about to lose: weights go down first, then sizes.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::decision::Action;
+use super::observed::Revision;
+use super::plan::{AbortDelay, Routing};
+use super::replicas::{self, Move, Position, Sizes};
+use super::turn::Turn;
+use super::{time, traffic};
+use crate::api::labels;
+
+/// Brings the sizes one move closer to what the step asks for.
+pub(super) fn reconcile(turn: &mut Turn<'_>) {
+    if turn.is_halted() && !turn.scaling {
+        return;
+    }
+    drop_deadlines(turn);
+    let sizes = sizes(turn);
+    turn.scaled = scale_stable(turn, sizes.stable) || scale_new(turn, sizes.canary);
+    if !turn.scaled {
+        scale_others(turn);
+    }
+}
+
+/// The sizes that the present step asks for now: without routing as far as one move reaches, with routing in full.
+pub(super) fn sizes(turn: &Turn<'_>) -> Sizes {
+    match turn.routing() {
+        None => basic(turn),
+        Some(routing) => Sizes {
+            canary: routed(turn, routing),
+            stable: turn.replicas,
+        },
+    }
+}
+
+fn position<'a>(turn: &Turn<'a>) -> Position<'a> {
+    Position {
+        steps: &turn.plan.canary.steps,
+        index: turn.step_index(),
+    }
+}
+
+/// The whole rollout is to run the new revision (R7.2).
+fn is_whole(turn: &Turn<'_>) -> bool {
+    turn.next.promote_full || turn.stable.is_none() || turn.is_promoted()
+}
+
+fn basic(turn: &Turn<'_>) -> Sizes {
+    let canary = &turn.plan.canary;
+    let slack = replicas::slack(turn.replicas, canary.max_surge, canary.max_unavailable);
+    let weight = match (is_whole(turn), turn.is_aborted()) {
+        (true, _) => 100,
+        (false, true) => 0,
+        (false, false) => position(turn).weight().unwrap_or(100),
+    };
+    let step = Move {
+        replicas: turn.replicas,
+        slack,
+        canary: turn.new,
+        stable: turn.old_stable(),
+        older: turn.others.iter().map(|set| set.wanted).sum(),
+    };
+    step.towards(replicas::approximate(
+        turn.replicas,
+        weight,
+        100,
+        slack.surge,
+    ))
+}
+
+fn routed(turn: &Turn<'_>, routing: &Routing) -> i32 {
+    let position = position(turn);
+    if is_whole(turn) {
+        return turn.replicas;
+    }
+    if turn.is_aborted() {
+        return 0;
+    }
+    position
+        .scale(turn.replicas, routing.whole)
+        .unwrap_or_else(|| {
+            let weight = position.weight().unwrap_or(routing.whole);
+            replicas::routed(turn.replicas, weight, routing.whole, routing.min_pods)
+        })
+}
+
+/// R7.7: the sizes are there, and enough of the new pods are available.
+pub(super) fn is_at(turn: &Turn<'_>, sizes: Sizes) -> bool {
+    let enough = replicas::enough(sizes.canary, turn.plan.canary.threshold);
+    let exact = turn.plan.canary.threshold.is_none();
+    let available = turn.new.available;
+    let canary =
+        turn.new.wanted == sizes.canary && available >= enough && (!exact || available == enough);
+    let stable = turn
+        .old_stable()
+        .is_none_or(|set| set.wanted == sizes.stable && set.pods == sizes.stable);
+    let gone = turn.routing().is_some() || turn.others.iter().all(|set| set.available == 0);
+    canary && stable && gone
+}
+
+/// What is new or stable again does not wait to be scaled down (R7.9).
+fn drop_deadlines(turn: &mut Turn<'_>) {
+    let new = Some(turn.new).filter(|_| !turn.is_aborted());
+    for set in new.into_iter().chain(turn.old_stable()) {
+        if set.annotations.contains_key(labels::SCALE_DOWN_DEADLINE) {
+            turn.act(Action::AnnotateReplicaSet {
+                name: set.name.clone(),
+                set: BTreeMap::new(),
+                remove: vec![labels::SCALE_DOWN_DEADLINE.to_owned()],
+                min_ready_seconds: None,
+            });
+        }
+    }
+}
+
+fn scale_stable(turn: &mut Turn<'_>, to: i32) -> bool {
+    let Some(stable) = turn.old_stable() else {
+        return false;
+    };
+    may_shrink(turn, stable, to) && turn.scale(stable, to, Vec::new())
+}
+
+fn scale_new(turn: &mut Turn<'_>, to: i32) -> bool {
+    let new = turn.new;
+    if let Some(routing) = turn.routing().filter(|_| turn.is_aborted()) {
+        return leave_after_abort(turn, routing.abort_delay);
+    }
+    let free = is_whole(turn);
+    (free || may_shrink(turn, new, to)) && turn.scale(new, to, Vec::new())
+}
+
+/// No ReplicaSet is shrunk below what the weights that every proxy serves need.
+fn may_shrink(turn: &mut Turn<'_>, set: &Revision, to: i32) -> bool {
+    if to >= set.wanted || turn.routing().is_none() || turn.settled {
+        return true;
+    }
+    let missing = traffic::missing(turn);
+    turn.wait(
+        "acknowledgement",
+        format!("{missing}, before ReplicaSet \"{}\" shrinks", set.name),
+        None,
+    );
+    false
+}
+
+/// The canary stays up for a while after an abort, and until nothing is sent to it any more (R7.10).
+fn leave_after_abort(turn: &mut Turn<'_>, delay: AbortDelay) -> bool {
+    let new = turn.new;
+    let seconds = match delay {
+        AbortDelay::Never => return turn.scale(new, new.wanted, Vec::new()),
+        AbortDelay::After(seconds) => seconds,
+    };
+    let stable_is_whole = turn
+        .stable
+        .is_some_and(|stable| stable.available >= turn.replicas);
+    match new.deadline() {
+        _ if new.wanted == 0 => return false,
+        Some(deadline) if deadline <= turn.now => {
+            if may_leave(turn, new) {
+                return turn.scale(new, 0, Vec::new());
+            }
+        }
+        Some(deadline) => wait_for_deadline(turn, new, deadline),
+        None if stable_is_whole => set_deadline(turn, new, seconds),
+        None => turn.wait(
+            "pods",
+            "stable to be complete before the canary is scaled down".to_owned(),
+            None,
+        ),
+    }
+    turn.scale(new, new.wanted, Vec::new())
+}
+
+fn set_deadline(turn: &mut Turn<'_>, set: &Revision, seconds: i64) {
+    let deadline = time::whole_seconds(time::after(turn.now, seconds));
+    turn.act(Action::AnnotateReplicaSet {
+        name: set.name.clone(),
+        set: BTreeMap::from([(labels::SCALE_DOWN_DEADLINE.to_owned(), deadline.to_string())]),
+        remove: Vec::new(),
+        min_ready_seconds: None,
+    });
+    wait_for_deadline(turn, set, deadline);
+}
+
+fn wait_for_deadline(turn: &mut Turn<'_>, set: &Revision, deadline: Timestamp) {
+    let message = format!("the scale-down delay of ReplicaSet \"{}\"", set.name);
+    turn.wait_after("deadline", message, Some(deadline));
+}
+
+/// Whether nothing is sent to a revision any more: every proxy serves a table without it, and it is idle or has had its time.
+fn may_leave(turn: &mut Turn<'_>, set: &Revision) -> bool {
+    if turn.routing().is_none() {
+        return true;
+    }
+    let Some(since) = turn.next.memory.left.get(&set.hash).map(|since| since.0) else {
+        let missing = traffic::missing(turn);
+        turn.wait_after(
+            "acknowledgement",
+            format!("{missing}, before ReplicaSet \"{}\" goes", set.name),
+            None,
+        );
+        return false;
+    };
+    let in_flight = turn
+        .observed
+        .fleet
+        .in_flight
+        .get(&set.hash)
+        .copied()
+        .unwrap_or(0);
+    let until = time::after(since, DRAIN_TIMEOUT_SECONDS);
+    if in_flight == 0 || until <= turn.now {
+        return true;
+    }
+    let message = format!(
+        "{in_flight} requests in flight to ReplicaSet \"{}\"",
+        set.name
+    );
+    turn.wait_after("drain", message, Some(until));
+    false
+}
+
+/// R7.8.
+fn scale_others(turn: &mut Turn<'_>) {
+    let mut others: Vec<&Revision> = turn
+        .others
+        .iter()
+        .copied()
+        .filter(|set| set.wanted > 0)
+        .collect();
+    others.retain(|set| !cut_unhealthy(turn, set));
+    others.sort_by_key(|set| std::cmp::Reverse(set.number()));
+    let canary = &turn.plan.canary;
+    let slack = replicas::slack(turn.replicas, canary.max_surge, canary.max_unavailable);
+    let available: i32 = turn
+        .observed
+        .revisions
+        .iter()
+        .map(|set| set.available)
+        .sum();
+    let surplus = available - (turn.replicas - slack.unavailable);
+    if surplus <= 0 {
+        return;
+    }
+    match turn.routing() {
+        None => drain(turn, &others, surplus),
+        Some(routing) => retire(turn, &others, routing),
+    }
+}
+
+/// Pods that do no work go first; with routing a ready pod works before it counts as available.
+fn cut_unhealthy(turn: &mut Turn<'_>, set: &Revision) -> bool {
+    let working = match turn.routing() {
+        None => set.available,
+        Some(_) => set.available.max(set.ready),
+    };
+    working < set.wanted && turn.scale(set, working, Vec::new())
+}
+
+/// Without routing every pod of an old revision gets requests: they go as fast as availability allows.
+fn drain(turn: &mut Turn<'_>, others: &[&Revision], mut surplus: i32) {
+    for set in others {
+        let cut = set.wanted.min(surplus);
+        if cut > 0 {
+            turn.scale(set, set.wanted - cut, Vec::new());
+        }
+        surplus -= cut;
+    }
+}
+
+/// With routing an old revision waits for its delay, and one that was overtaken before it was stable for nothing but its requests.
+fn retire(turn: &mut Turn<'_>, others: &[&Revision], routing: &Routing) {
+    let mut delayed = 0;
+    for set in others
+        .iter()
+        .copied()
+        .filter(|set| !is_referenced(turn, set))
+        .collect::<Vec<_>>()
+    {
+        let due = match set.deadline() {
+            Some(deadline) if deadline > turn.now => {
+                delayed += 1;
+                wait_for_deadline(turn, set, deadline);
+                turn.scale(set, set.wanted, Vec::new());
+                false
+            }
+            Some(_) => true,
+            None if !turn.next.is_promoted() || routing.scale_down_delay == 0 => true,
+            None if routing.delayed_limit.is_some_and(|limit| delayed >= limit) => true,
+            None => {
+                delayed += 1;
+                set_deadline(turn, set, routing.scale_down_delay);
+                false
+            }
+        };
+        if due && may_leave(turn, set) {
+            let deadline = set.annotations.contains_key(labels::SCALE_DOWN_DEADLINE);
+            let remove = deadline.then(|| labels::SCALE_DOWN_DEADLINE.to_owned());
+            turn.scale(set, 0, remove.into_iter().collect());
+        }
+    }
+}
+
+/// Something still points at the revision (R7.8).
+fn is_referenced(turn: &Turn<'_>, set: &Revision) -> bool {
+    let hash = Some(set.hash.as_str());
+    let weights = turn
+        .next
+        .weights
+        .iter()
+        .flat_map(|weights| [&weights.canary, &weights.stable]);
+    let mut weighted = weights.map(|version| version.pod_template_hash.as_deref());
+    let mut selected = turn
+        .observed
+        .services
+        .iter()
+        .map(super::observed::Service::hash);
+    weighted.any(|weighted| weighted == hash) || selected.any(|selected| selected == hash)
+}
+
+/// How long a revision that no proxy serves any more may go on with the requests it has: 300 s (data-plane rules, section 4).
+const DRAIN_TIMEOUT_SECONDS: i64 = 300;

@@ -1,0 +1,47 @@
+//! The selectors of the stable and the canary Service (R15). With routing no request depends on them; previews and other clients do.
+
+use super::decision::Action;
+use super::observed::Revision;
+use super::turn::Turn;
+
+/// Points stable at stable, and canary at the new revision, or at stable after an abort: once, and there it stays.
+pub(super) fn switch(turn: &mut Turn<'_>) {
+    let canary = &turn.plan.canary;
+    if let (Some(name), Some(stable)) = (&canary.stable_service, turn.stable) {
+        point(turn, name, stable, true);
+    }
+    if let Some(name) = &canary.canary_service {
+        match turn.old_stable().filter(|_| turn.is_aborted()) {
+            Some(stable) => point(turn, name, stable, false),
+            None => point(turn, name, turn.new, true),
+        }
+    }
+}
+
+fn point(turn: &mut Turn<'_>, name: &str, set: &Revision, checked: bool) {
+    let Some(service) = turn
+        .observed
+        .services
+        .iter()
+        .find(|service| service.name == name)
+    else {
+        return;
+    };
+    let ready = match service.managed_by {
+        Some(_) => set.available > 0,
+        None => set.wanted > 0 && set.available >= set.wanted,
+    };
+    let from = service.hash().unwrap_or_default();
+    if from == set.hash || (checked && !ready) {
+        return;
+    }
+    let message = format!(
+        "Switched selector for service '{name}' from '{from}' to '{}'",
+        set.hash
+    );
+    turn.tell("SwitchService", message);
+    turn.act(Action::SwitchService {
+        name: name.to_owned(),
+        hash: set.hash.clone(),
+    });
+}

@@ -1,0 +1,7 @@
+//! Whole rollouts against a small model of a cluster: Argo's traces, and what must hold on every way.
+
+mod golden;
+mod model;
+mod traces;
+
+pub(super) use model::Model;

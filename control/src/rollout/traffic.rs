@@ -1,0 +1,386 @@
+//! Weights: how much the canary gets, when that may change, and whether every proxy serves it. They are decided here and nowhere else.
+//!
+//! A weight never leads the pods that carry it, goes down before they do, and counts as set only when every proxy serves it.
+//! Promotion moves no request: it renames what already has everything.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
+
+use super::decision::Action;
+use super::observed::Revision;
+use super::plan::Routing;
+use super::replicas::{self, Position};
+use super::scale;
+use super::split::{CANARY, STABLE, Split, Version};
+use super::turn::Turn;
+use crate::api::rollout::{TrafficWeights, WeightDestination};
+use crate::api::split::{SplitRule, Verified};
+
+/// Sets the weights that the present step asks for, as far as pods allow, and follows their acknowledgement.
+pub(super) fn route(turn: &mut Turn<'_>) {
+    ensure_services(turn);
+    let (Some(routing), Some(stable)) = (turn.routing(), turn.stable) else {
+        return release(turn);
+    };
+    let Some(weight) = weight(turn, routing, stable) else {
+        return;
+    };
+    let changed = record(turn, routing, stable, weight);
+    let wanted = split(turn, routing, stable, weight, changed);
+    write(turn, &wanted);
+    verify(turn);
+    note_departures(turn, &wanted);
+}
+
+/// The canary's weight now (R8.1); none where nothing is to change (R8.2).
+fn weight(turn: &mut Turn<'_>, routing: &Routing, stable: &Revision) -> Option<i32> {
+    let recorded = turn.was.weights.is_some();
+    let at = recorded_weight(turn);
+    if turn.is_promoted() {
+        let goes = recorded || is_enough(turn, stable, turn.replicas);
+        return goes.then_some(0);
+    }
+    if turn.is_aborted() || turn.new.available == 0 {
+        return Some(0);
+    }
+    let goal = goal(turn, routing, at);
+    let kept = replicas::share_down(turn.replicas, routing.whole - goal, routing.whole);
+    if goal == at || is_enough(turn, stable, kept) {
+        return Some(goal);
+    }
+    turn.wait(
+        "pods",
+        format!("{kept} available pods of ReplicaSet \"{}\"", stable.name),
+        None,
+    );
+    Some(at)
+}
+
+/// The weight that the steps ask for: lower ones at once, higher ones when the pods are there, and never ahead of them.
+fn goal(turn: &Turn<'_>, routing: &Routing, at: i32) -> i32 {
+    let whole = routing.whole;
+    let position = Position {
+        steps: &turn.plan.canary.steps,
+        index: turn.step_index(),
+    };
+    let complete = is_enough(turn, turn.new, turn.replicas);
+    if turn.next.promote_full || position.steps.is_empty() {
+        return if complete { whole } else { at };
+    }
+    let asked = position.weight().unwrap_or(whole);
+    if asked <= at || scale::is_at(turn, scale::sizes(turn)) {
+        return asked;
+    }
+    let carried = replicas::share_down(whole, turn.new.available, turn.replicas);
+    at.max(position.weight_before().min(carried))
+}
+
+fn is_enough(turn: &Turn<'_>, set: &Revision, target: i32) -> bool {
+    set.available >= replicas::enough(target, turn.plan.canary.threshold)
+}
+
+/// The weight that the new revision had when last recorded.
+fn recorded_weight(turn: &Turn<'_>) -> i32 {
+    let canary = turn.was.weights.as_ref().map(|weights| &weights.canary);
+    canary
+        .filter(|canary| canary.pod_template_hash.as_ref() == Some(&turn.new.hash))
+        .filter(|_| !turn.is_promoted())
+        .map_or(0, |canary| canary.weight)
+}
+
+/// Writes the weights to the status, unverified where they differ. Returns whether they do.
+fn record(turn: &mut Turn<'_>, routing: &Routing, stable: &Revision, weight: i32) -> bool {
+    let destination = |set: &Revision, service: &Option<String>, weight| WeightDestination {
+        pod_template_hash: Some(set.hash.clone()),
+        service_name: service.clone(),
+        weight,
+    };
+    let services = &turn.plan.canary;
+    let weights = TrafficWeights {
+        canary: destination(turn.new, &services.canary_service, weight),
+        stable: destination(stable, &services.stable_service, routing.whole - weight),
+        ..TrafficWeights::default()
+    };
+    let before = turn.was.weights.as_ref();
+    let same = |before: &TrafficWeights| {
+        before.canary == weights.canary && before.stable == weights.stable
+    };
+    if before.is_some_and(same) {
+        return false;
+    }
+    let details = match before {
+        None => format!("to {weight}"),
+        Some(before) if before.canary.weight != weight => {
+            format!("from {} to {weight}", before.canary.weight)
+        }
+        Some(_) => String::new(),
+    };
+    turn.tell(
+        "TrafficWeightUpdated",
+        format!("Traffic weight updated {details}"),
+    );
+    turn.next.weights = Some(TrafficWeights {
+        verified: Some(false),
+        ..weights
+    });
+    true
+}
+
+/// The whole Split for a weight.
+fn split(
+    turn: &Turn<'_>,
+    routing: &Routing,
+    stable: &Revision,
+    weight: i32,
+    changed: bool,
+) -> Split {
+    let listed = !turn.is_promoted() && !turn.is_aborted() && turn.new.available > 0;
+    let version = |name: &str, set: &Revision, pods| Version {
+        name: name.to_owned(),
+        revision: set.hash.clone(),
+        needed: needed(turn, set, pods, changed),
+    };
+    let mut versions = vec![version(STABLE, stable, turn.replicas)];
+    if listed {
+        versions.push(version(
+            CANARY,
+            turn.new,
+            canary_pods(turn, routing, weight),
+        ));
+    }
+    let canary = if listed { weight } else { 0 };
+    Split {
+        versions,
+        rules: rules(turn, routing, canary, listed),
+        fallback: routing.fallback,
+        fleet: None,
+    }
+}
+
+/// Pods that carry a canary weight: as many as the step asks for, or those that have brought it so far.
+fn canary_pods(turn: &Turn<'_>, routing: &Routing, weight: i32) -> i32 {
+    let asked = scale::sizes(turn).canary;
+    match scale::is_at(turn, scale::sizes(turn)) {
+        true => asked,
+        false => asked.min(replicas::share_up(turn.replicas, weight, routing.whole)),
+    }
+}
+
+/// Fixed when the weight is set; later lowered, never raised.
+fn needed(turn: &Turn<'_>, set: &Revision, pods: i32, changed: bool) -> u32 {
+    let enough = replicas::enough(pods, turn.plan.canary.threshold).max(1);
+    let enough = u32::try_from(enough).unwrap_or(1);
+    let written = turn
+        .observed
+        .split
+        .as_ref()
+        .and_then(|written| written.split.needed(&set.hash));
+    match written.filter(|_| !changed) {
+        Some(written) => written.min(enough),
+        None => enough,
+    }
+}
+
+/// One weighted rule, and one for each Service that is not weighted itself.
+fn rules(turn: &Turn<'_>, routing: &Routing, weight: i32, listed: bool) -> Vec<SplitRule> {
+    let natural = |weight: i32| u32::try_from(weight).unwrap_or(0);
+    let whole = |name: &str| BTreeMap::from([(name.to_owned(), natural(routing.whole))]);
+    let mut shares = whole(STABLE);
+    if listed {
+        shares = BTreeMap::from([
+            (STABLE.to_owned(), natural(routing.whole - weight)),
+            (CANARY.to_owned(), natural(weight)),
+        ]);
+    }
+    let rule = |services: Vec<String>, weights| SplitRule {
+        services,
+        ports: None,
+        weights,
+    };
+    let pinned = |service: &Option<String>, name: &str| {
+        let service = service
+            .as_ref()
+            .filter(|service| !routing.services.contains(service))?;
+        Some(rule(vec![service.clone()], whole(name)))
+    };
+    let canary = &turn.plan.canary;
+    let mut rules = vec![rule(routing.services.clone(), shares)];
+    rules.extend(pinned(&canary.stable_service, STABLE));
+    rules.extend(pinned(
+        &canary.canary_service,
+        if listed { CANARY } else { STABLE },
+    ));
+    rules
+}
+
+/// Writes the Split where it differs. Weights that are not served as recorded are not verified any more.
+fn write(turn: &mut Turn<'_>, wanted: &Split) {
+    let written = turn.observed.split.as_ref().map(|written| &written.split);
+    turn.settled = written == Some(wanted) && turn.observed.fleet.acknowledges();
+    if written == Some(wanted) {
+        return;
+    }
+    if written.map(shares) != Some(shares(wanted)) {
+        forget_verification(turn);
+    }
+    turn.act(Action::WriteSplit(wanted.clone()));
+    let missing = missing(turn);
+    turn.wait("acknowledgement", missing, None);
+}
+
+/// Weights of the weighted rule by revision, without those that get nothing.
+fn shares(split: &Split) -> BTreeMap<&str, u32> {
+    let weights = split.rules.first().map(|rule| &rule.weights);
+    let share = |version: &Version| {
+        weights
+            .and_then(|weights| weights.get(&version.name))
+            .copied()
+    };
+    let shares = split
+        .versions
+        .iter()
+        .map(|version| (version.revision.as_str(), share(version)));
+    shares
+        .filter_map(|(revision, share)| Some((revision, share.filter(|share| *share > 0)?)))
+        .collect()
+}
+
+fn forget_verification(turn: &mut Turn<'_>) {
+    if let Some(weights) = &mut turn.next.weights {
+        weights.verified = Some(false);
+    }
+}
+
+/// Latches the verification of the weights as recorded.
+fn verify(turn: &mut Turn<'_>) {
+    let Some(weights) = turn
+        .next
+        .weights
+        .as_ref()
+        .filter(|weights| weights.verified != Some(true))
+    else {
+        return;
+    };
+    turn.next.memory.verified = None;
+    let (fleet, settled) = (&turn.observed.fleet, turn.settled);
+    let written = turn.observed.split.as_ref();
+    let Some(written) = written.filter(|_| settled && fleet.verifies()) else {
+        let message = format!("{}, for weight {}", missing(turn), weights.canary.weight);
+        return turn.wait("acknowledgement", message, None);
+    };
+    turn.next.memory.verified = Some(Verified {
+        generation: written.generation,
+        at: MicroTime(fleet.verified_at.unwrap_or(turn.now)),
+    });
+    if let Some(weights) = &mut turn.next.weights {
+        weights.verified = Some(true);
+    }
+}
+
+/// The weight in force is the whole, and every proxy serves it; so that promotion moves no request.
+pub(super) fn is_whole_and_verified(turn: &Turn<'_>, routing: &Routing) -> bool {
+    let weights = turn.next.weights.as_ref();
+    let canary = weights.map(|weights| {
+        (
+            weights.canary.weight,
+            weights.canary.pod_template_hash.as_ref(),
+        )
+    });
+    turn.replicas == 0
+        || (is_verified(turn) && canary == Some((routing.whole, Some(&turn.new.hash))))
+}
+
+/// Every proxy has served the weights as recorded.
+pub(super) fn is_verified(turn: &Turn<'_>) -> bool {
+    turn.next
+        .weights
+        .as_ref()
+        .is_some_and(|weights| weights.verified == Some(true))
+}
+
+/// Who has not acknowledged the Split, for a person.
+pub(super) fn missing(turn: &Turn<'_>) -> String {
+    let fleet = &turn.observed.fleet;
+    match (
+        fleet.proxies.is_empty(),
+        fleet.behind.as_slice(),
+        fleet.short.as_slice(),
+    ) {
+        (true, _, _) => "a proxy to serve the Split: none is there".to_owned(),
+        (false, [], []) => "the proxies to acknowledge the Split".to_owned(),
+        (false, [], short) => format!("ready endpoints at proxies {}", short.join(", ")),
+        (false, behind, _) => format!("proxies to acknowledge the Split: {}", behind.join(", ")),
+    }
+}
+
+/// Notes since when every proxy serves a table without a revision that still has pods.
+fn note_departures(turn: &mut Turn<'_>, wanted: &Split) {
+    let (settled, now) = (turn.settled, turn.now);
+    let known = std::mem::take(&mut turn.next.memory.left);
+    let written = turn.observed.split.as_ref().map(|written| &written.split);
+    let mut left = BTreeMap::new();
+    for set in turn
+        .observed
+        .revisions
+        .iter()
+        .filter(|set| set.pods > 0 || set.wanted > 0)
+    {
+        if wanted.lists(&set.hash) || written.is_some_and(|written| written.lists(&set.hash)) {
+            continue;
+        }
+        let since = known.get(&set.hash).cloned();
+        let since = since.or_else(|| settled.then(|| Time(super::time::whole_seconds(now))));
+        left.extend(since.map(|since| (set.hash.clone(), since)));
+    }
+    turn.next.memory.left = left;
+}
+
+/// Every revision that has pods, or is about to, has a Service that lists them.
+fn ensure_services(turn: &mut Turn<'_>) {
+    if turn.routing().is_none() {
+        return;
+    }
+    for set in turn
+        .observed
+        .revisions
+        .iter()
+        .filter(|set| !set.has_service && !set.deleting)
+    {
+        if set.wanted > 0 || set.pods > 0 || set.uid == turn.new.uid {
+            let (replica_set, hash) = (set.name.clone(), set.hash.clone());
+            turn.act(Action::EnsureRevisionService { replica_set, hash });
+        }
+    }
+}
+
+/// Routing was taken out of the spec: all traffic goes to stable, then the Split goes.
+fn release(turn: &mut Turn<'_>) {
+    if turn.routing().is_some() {
+        return;
+    }
+    turn.next.weights = None;
+    turn.next.memory.verified = None;
+    turn.next.memory.left.clear();
+    let (Some(written), Some(stable)) = (&turn.observed.split, turn.stable) else {
+        return;
+    };
+    let mut wanted = written.split.clone();
+    let needed = wanted.needed(&stable.hash).unwrap_or(1);
+    wanted.versions = vec![Version {
+        name: STABLE.to_owned(),
+        revision: stable.hash.clone(),
+        needed,
+    }];
+    for rule in &mut wanted.rules {
+        rule.weights = BTreeMap::from([(STABLE.to_owned(), 100)]);
+    }
+    match wanted == written.split {
+        false => turn.act(Action::WriteSplit(wanted)),
+        true if turn.observed.fleet.acknowledges() => turn.act(Action::DeleteSplit),
+        true => {
+            let message = format!("{}, before the Split goes", missing(turn));
+            turn.wait("acknowledgement", message, None);
+        }
+    }
+}
