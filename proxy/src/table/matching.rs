@@ -200,6 +200,8 @@ fn lowered<'a>(host: &'a str, buffer: &'a mut [u8; HOST_MAX]) -> Option<&'a str>
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::table::Target;
 
@@ -322,6 +324,48 @@ mod tests {
         for (index, name) in names.iter().enumerate() {
             let found = routes.find(name.trim_end_matches('/'), "/x").unwrap();
             assert_eq!(found.target, Target::Backend(index), "{name}");
+        }
+    }
+
+    /// The same by looking at every route: how closely one matches, `None` if it does not.
+    fn closeness(route: &Route, asked: (&str, &str)) -> Option<(usize, usize, usize)> {
+        let (name, port) = asked.0.split_once(':').unwrap_or((asked.0, ""));
+        let (host, length) = match &route.host {
+            HostMatch::Any => (0, 0),
+            HostMatch::Suffix(domain) => {
+                let below = name
+                    .strip_suffix(domain.as_str())
+                    .is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'));
+                below.then_some((1, domain.len()))?
+            }
+            HostMatch::Exact(host) if host == name => (2, 0),
+            HostMatch::Exact(host) => (!port.is_empty() && host == asked.0).then_some((3, 0))?,
+        };
+        let path = match &route.path {
+            PathMatch::Exact(path) => (path == asked.1).then_some(usize::MAX)?,
+            PathMatch::Prefix(path) => {
+                let path = path.trim_end_matches('/');
+                let rest = asked.1.strip_prefix(path)?;
+                (rest.is_empty() || rest.starts_with('/')).then_some(path.len())?
+            }
+        };
+        Some((host, length, path))
+    }
+
+    proptest! {
+        #[test]
+        fn the_maps_find_what_a_look_at_every_route_finds(
+            texts in prop::collection::vec("=?(\\*|(\\*\\.)?[ab](\\.[ab]){0,2}|[ab](\\.[ab])?:[12])(/[xy]?){1,3}", 0..12),
+            asked in prop::collection::vec(("[ab](\\.[ab]){0,3}(:[12])?", "(/[xy]{0,2}){1,4}"), 20),
+        ) {
+            let routes = routes(&texts.iter().map(String::as_str).collect::<Vec<_>>());
+            for (host, path) in &asked {
+                let close = |(index, route)| Some((closeness(route, (host, path))?, std::cmp::Reverse(index)));
+                let closest = routes.list().iter().enumerate().filter_map(close).max();
+                let expected = closest.map(|(_, std::cmp::Reverse(index))| index);
+                let found = routes.find(host, path).map(|route| route.target.clone());
+                prop_assert_eq!(found, expected.map(Target::Backend), "{}{} of {:?}", host, path, &texts);
+            }
         }
     }
 }
