@@ -7,6 +7,7 @@
 //! | [`build`] | the AnalysisRun of a Rollout's step or background |
 //! | [`duration`] | Go's durations, read and written |
 //! | [`phase`] | the phases of runs, metrics and measurements |
+//! | [`run`] | an AnalysisRun's next move |
 //! | [`verdict`] | an answer and two conditions → a phase |
 //! | [`expr`] | the language of conditions |
 
@@ -15,5 +16,6 @@ pub mod build;
 pub mod duration;
 pub mod expr;
 pub mod phase;
+pub mod run;
 pub mod template;
 pub mod verdict;
