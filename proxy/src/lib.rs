@@ -3,7 +3,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `config` | addresses, limits and deadlines, already valid |
-//! | `table`, `table/matching` | the routing state as a plain value; host and path → route |
+//! | `table`, `table/` | the routing state as a plain value; what of it cannot be served; host and path → route |
 //! | `split` | shares, points, the pick of a version |
 //! | `balance`, `breaker`, `budget` | which endpoint; which to pass over; how many retries |
 //! | `headers` | what changes in a head on its way through |

@@ -44,6 +44,15 @@ impl Member {
     fn ready(self) -> u128 {
         u128::from(self.ready)
     }
+
+    /// Why it cannot carry its share, given that it cannot.
+    fn shortage(self) -> Shortage {
+        if self.ready == 0 {
+            Shortage::NoneReady
+        } else {
+            Shortage::TooFewReady
+        }
+    }
 }
 
 /// Why a version does not get all of its desired share.
@@ -231,51 +240,59 @@ fn lay_out(members: &[Member], desired: &[u128], effective: &[u128]) -> (Box<[u6
         .collect();
     gains.reverse(); // the first gainer is popped first
     let mut cuts: Vec<(u128, Lot)> = Vec::with_capacity(members.len() * 2);
-    for (version, member) in members.iter().enumerate() {
-        let kept = desired[version].min(effective[version]);
+    for (meant, member) in members.iter().enumerate() {
+        let kept = desired[meant].min(effective[meant]);
         cuts.push((
             kept,
             Lot {
-                meant: version,
-                served: Some(version),
+                meant,
+                served: Some(meant),
                 shortage: None,
             },
         ));
-        let shortage = Some(if member.ready == 0 {
-            Shortage::NoneReady
-        } else {
-            Shortage::TooFewReady
-        });
-        let mut lost = desired[version] - kept;
-        while lost > 0 {
-            let (served, room) = gains
-                .pop()
-                .map_or((None, lost), |(gainer, room)| (Some(gainer), room));
-            let width = room.min(lost);
-            lost -= width;
-            if let Some(gainer) = served.filter(|_| room > width) {
-                gains.push((gainer, room - width));
-            }
-            cuts.push((
+        let shortage = Some(member.shortage());
+        let handed = hand_over(desired[meant] - kept, &mut gains);
+        cuts.extend(handed.into_iter().map(|(width, served)| {
+            (
                 width,
                 Lot {
-                    meant: version,
+                    meant,
                     served,
                     shortage,
                 },
-            ));
-        }
+            )
+        }));
     }
     cuts.retain(|(width, _)| *width > 0);
-    let ends = cuts
-        .iter()
-        .scan(0_u128, |sum, (width, _)| {
-            *sum += width;
-            Some(*sum)
-        })
-        .map_while(|end| u64::try_from(end).ok())
-        .collect();
-    (ends, cuts.into_iter().map(|(_, lot)| lot).collect())
+    let lots = cuts.iter().map(|(_, lot)| *lot).collect();
+    (ends(cuts.iter().map(|(width, _)| *width)), lots)
+}
+
+/// Hands a lost width to those who gain, the last of `gains` first; what none of them takes goes to nobody.
+fn hand_over(mut lost: u128, gains: &mut Vec<(usize, u128)>) -> Vec<(u128, Option<usize>)> {
+    let mut handed = Vec::new();
+    while lost > 0 {
+        let Some((gainer, room)) = gains.pop() else {
+            handed.push((lost, None));
+            break;
+        };
+        let width = room.min(lost);
+        lost -= width;
+        handed.push((width, Some(gainer)));
+        if room > width {
+            gains.push((gainer, room - width));
+        }
+    }
+    handed
+}
+
+/// Running sums of widths that make up [`WHOLE`] or nothing; the last is not stored.
+fn ends(widths: impl Iterator<Item = u128>) -> Box<[u64]> {
+    let sums = widths.scan(0_u128, |sum, width| {
+        *sum += width;
+        Some(*sum)
+    });
+    sums.map_while(|end| u64::try_from(end).ok()).collect()
 }
 
 fn desired_shares(members: &[Member]) -> Box<[f64]> {

@@ -1,5 +1,6 @@
 //! What a table refuses, and what it works out.
 
+use super::check::is_at;
 use super::*;
 
 fn endpoint(port: u16) -> Endpoint {
