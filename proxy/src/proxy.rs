@@ -376,3 +376,6 @@ impl Drop for Alarm {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
