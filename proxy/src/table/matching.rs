@@ -353,6 +353,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))] // making strings from patterns is slow
         #[test]
         fn the_maps_find_what_a_look_at_every_route_finds(
             texts in prop::collection::vec("=?(\\*|(\\*\\.)?[ab](\\.[ab]){0,2}|[ab](\\.[ab])?:[12])(/[xy]?){1,3}", 0..12),
