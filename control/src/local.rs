@@ -13,7 +13,7 @@
 //! | [`pods`] | the kubelet: a task for every pod, which is a process or a stand-in |
 //! | [`container`] | what of a pod's spec can be run, and how |
 //! | [`environment`] | a container's environment, and `$(NAME)` |
-//! | [`launcher`] | starts processes that die with us |
+//! | [`launcher`], `guard` | starts processes that die with us; ends their children |
 //! | [`standin`], [`behaviour`] | the server that stands in for an image, and how it misbehaves |
 //! | [`probes`] | asks a process how it is |
 //! | [`podstatus`] | what is known of a pod, as the kubelet says it |
@@ -27,6 +27,7 @@ mod defaults;
 mod deployments;
 pub mod environment;
 mod garbage;
+mod guard;
 mod jobs;
 pub mod kinds;
 pub mod launcher;

@@ -5,8 +5,8 @@
 //!
 //! - The kernel sends that signal when the *thread* that started the child ends. A runtime's threads come and go, so one thread of
 //!   ours, kept for as long as any of its processes lives, starts them all.
-//! - The signal reaches the command alone, not the command's own children. The command leads a process group of its own, and
-//!   whoever ends a [`Process`] ends the whole group.
+//! - The signal reaches the command alone, not the command's own children. The command leads a process group of its own, whoever
+//!   ends a [`Process`] ends the whole group, and a guard (`guard.rs`) ends what is left of the groups when we are gone.
 //!
 //! What to run, and what its end means, is the business of [`super::pods`].
 
@@ -15,20 +15,24 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::{io, thread};
 
 use rustix::process::{Pid, Signal, getppid, kill_process_group, set_parent_process_death_signal};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::sync::{mpsc, oneshot};
 
-/// The words behind the program's name that ask for [`Invocation::run`].
-pub const WORDS: [&str; 2] = ["internal", "launch"];
+use super::guard::{self, Guard};
+
+/// The words behind the program's name that ask for a launch.
+const LAUNCH: [&str; 2] = ["internal", "launch"];
+/// The words behind the program's name that ask for a guard.
+pub(super) const GUARD: [&str; 2] = ["internal", "guard"];
 
 /// What can go wrong with starting a process.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The words after [`WORDS`] were not `PARENT -- COMMAND…`.
+    /// A launch was asked for, but not with `PARENT -- COMMAND…`.
     #[error("usage: internal launch PARENT -- COMMAND…")]
     Usage,
     /// Whoever started us is gone already.
@@ -53,6 +57,9 @@ pub enum Error {
         /// The `PATH` that was searched; none where the command names a file.
         path: Option<OsString>,
     },
+    /// The guard cannot be started, or was lost.
+    #[error("guarding processes")]
+    Guard(#[source] io::Error),
     /// The folder to start in is missing.
     #[error("workingDir {0:?}: no such folder")]
     NoFolder(PathBuf),
@@ -66,55 +73,63 @@ fn where_sought(path: &Option<OsString>) -> String {
         .map_or_else(String::new, |path| format!(" in PATH {path:?}"))
 }
 
-/// A call of this program as its own launcher.
+/// A call of this program by itself.
 #[derive(Debug, PartialEq)]
-pub struct Invocation {
-    words: Vec<OsString>,
+pub enum Invocation {
+    /// To become a command: parent and command are still to be read.
+    Launch(Vec<OsString>),
+    /// To wait for our end and end what is left.
+    Guard,
 }
 
-/// The launcher's part of a command line: `Some` if the words behind the program's name are [`WORDS`].
-///
-/// The binary asks this before anything else, so that a launch costs next to nothing.
+/// What a command line asks for, if it is a call of this program by itself. The binary asks this before anything else, so that a
+/// launch costs next to nothing.
 pub fn invoked(args: impl IntoIterator<Item = OsString>) -> Option<Invocation> {
     let mut args = args.into_iter().skip(1);
-    let asked = WORDS
-        .iter()
-        .all(|word| args.next().as_deref() == Some(OsStr::new(word)));
-    asked.then(|| Invocation {
-        words: args.collect(),
-    })
+    let words = [args.next()?, args.next()?];
+    if words == LAUNCH.map(OsString::from) {
+        Some(Invocation::Launch(args.collect()))
+    } else if words == GUARD.map(OsString::from) {
+        Some(Invocation::Guard)
+    } else {
+        None
+    }
 }
 
 impl Invocation {
-    /// Becomes the command. Returns only when that failed; the caller prints the error and exits with 127.
-    pub fn run(self) -> Error {
-        match self.prepare() {
-            Ok((command, arguments)) => {
+    /// Becomes the command and does not return, or is the guard until its end.
+    ///
+    /// # Errors
+    /// Why there is no command; the caller prints it and exits with 127.
+    pub fn run(self) -> Result<(), Error> {
+        match self {
+            Self::Launch(words) => {
+                let (command, arguments) = prepare(words)?;
                 let source = std::process::Command::new(&command).args(arguments).exec();
-                Error::Exec { command, source }
+                Err(Error::Exec { command, source })
             }
-            Err(error) => error,
+            Self::Guard => guard::run(io::stdin().lock()).map_err(Error::Guard),
         }
     }
+}
 
-    fn prepare(self) -> Result<(OsString, Vec<OsString>), Error> {
-        let mut words = self.words.into_iter();
-        let parent = words
-            .next()
-            .and_then(|word| word.to_str()?.parse::<i32>().ok())
-            .ok_or(Error::Usage)?;
-        if words.next().as_deref() != Some(OsStr::new("--")) {
-            return Err(Error::Usage);
-        }
-        let command = words.next().ok_or(Error::Usage)?;
-        set_parent_process_death_signal(Some(Signal::KILL))
-            .map_err(|errno| Error::DeathSignal(errno.into()))?;
-        // Only now: a parent that died before the line above sends no signal, but has left us to another parent.
-        if getppid().map(Pid::as_raw_nonzero).map(i32::from) != Some(parent) {
-            return Err(Error::Orphan(parent));
-        }
-        Ok((command, words.collect()))
+fn prepare(words: Vec<OsString>) -> Result<(OsString, Vec<OsString>), Error> {
+    let mut words = words.into_iter();
+    let parent = words
+        .next()
+        .and_then(|word| word.to_str()?.parse::<i32>().ok())
+        .ok_or(Error::Usage)?;
+    if words.next().as_deref() != Some(OsStr::new("--")) {
+        return Err(Error::Usage);
     }
+    let command = words.next().ok_or(Error::Usage)?;
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|errno| Error::DeathSignal(errno.into()))?;
+    // Only now: a parent that died before the line above sends no signal, but has left us to another parent.
+    if getppid().map(Pid::as_raw_nonzero).map(i32::from) != Some(parent) {
+        return Err(Error::Orphan(parent));
+    }
+    Ok((command, words.collect()))
 }
 
 /// A process to start.
@@ -133,6 +148,9 @@ pub struct Launch {
 pub struct Launcher {
     requests: Option<mpsc::Sender<Request>>,
     thread: Option<thread::JoinHandle<()>>,
+    program: PathBuf,
+    /// Started with the first process. Held for a write of a few bytes only.
+    guard: Mutex<Option<Guard>>,
 }
 
 #[derive(Debug)]
@@ -153,18 +171,21 @@ impl Launcher {
     pub fn start(program: PathBuf) -> io::Result<Arc<Self>> {
         let (requests, mut receiver) = mpsc::channel::<Request>(WAITING_MAX);
         let runtime = tokio::runtime::Handle::current();
+        let of_thread = program.clone();
         let thread = thread::Builder::new()
             .name("launcher".to_owned())
             .spawn(move || {
                 let _runtime = runtime.enter();
                 while let Some(Request { launch, answer }) = receiver.blocking_recv() {
                     // If nobody waits for the answer any more, dropping the child kills it.
-                    drop(answer.send(spawn(&program, &launch)));
+                    drop(answer.send(spawn(&of_thread, &launch)));
                 }
             })?;
         Ok(Arc::new(Self {
             requests: Some(requests),
             thread: Some(thread),
+            program,
+            guard: Mutex::new(None),
         }))
     }
 
@@ -194,12 +215,22 @@ impl Launcher {
             .id()
             .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         let group = group.ok_or_else(|| refused(io::Error::from(io::ErrorKind::NotFound)))?;
+        self.guarded(|guard| guard.watch(group))
+            .map_err(Error::Guard)?;
         Ok(Process {
             child,
             group,
             ended: false,
             launcher: Arc::clone(self),
         })
+    }
+
+    fn guarded(&self, tell: impl FnOnce(&mut Guard) -> io::Result<()>) -> io::Result<()> {
+        let mut guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner);
+        if guard.is_none() {
+            *guard = Some(Guard::start(&self.program)?);
+        }
+        guard.as_mut().map_or(Ok(()), tell)
     }
 }
 
@@ -216,7 +247,7 @@ impl Drop for Launcher {
 fn spawn(program: &Path, launch: &Launch) -> io::Result<Child> {
     let mut command = Command::new(program);
     command
-        .args(WORDS)
+        .args(LAUNCH)
         .arg(std::process::id().to_string())
         .arg("--")
         .args(&launch.command);
@@ -275,10 +306,6 @@ pub struct Process {
     child: Child,
     group: Pid,
     ended: bool,
-    #[expect(
-        dead_code,
-        reason = "held, not used: the launcher's end is this process's end"
-    )]
     launcher: Arc<Launcher>,
 }
 
@@ -299,10 +326,7 @@ impl Process {
     /// When the operating system does not say how it ended.
     pub async fn wait(&mut self) -> io::Result<ExitStatus> {
         let status = self.child.wait().await?;
-        if !self.ended {
-            self.signal(Signal::KILL);
-            self.ended = true;
-        }
+        self.end();
         Ok(status)
     }
 
@@ -327,9 +351,23 @@ impl Process {
     }
 }
 
+impl Process {
+    /// Kills the group, once; afterwards its number may be another's.
+    fn end(&mut self) {
+        if self.ended {
+            return;
+        }
+        self.signal(Signal::KILL);
+        self.ended = true;
+        if let Err(error) = self.launcher.guarded(|guard| guard.forget(self.group)) {
+            tracing::warn!(%error, "the guard of processes is gone: children of pods may outlive a kill of this program");
+        }
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
-        self.kill();
+        self.end();
     }
 }
 
@@ -352,6 +390,7 @@ mod tests {
         let check =
             |line: &str, asked: bool| assert_eq!(invoked(words(line)).is_some(), asked, "{line}");
         check("sidestep internal launch 1 -- true", true);
+        check("sidestep internal guard", true);
         check("sidestep internal", false);
         check("sidestep get rollout", false);
         check("internal launch 1 -- true", false);
@@ -360,7 +399,7 @@ mod tests {
     #[test]
     fn a_launch_for_another_parent_is_refused() {
         let invocation = invoked(words("sidestep internal launch 1 -- true")).unwrap();
-        assert!(matches!(invocation.run(), Error::Orphan(1)));
+        assert!(matches!(invocation.run(), Err(Error::Orphan(1))));
     }
 
     #[test]
@@ -371,7 +410,7 @@ mod tests {
             "sidestep internal launch 1 true",
         ] {
             assert!(
-                matches!(invoked(words(line)).unwrap().run(), Error::Usage),
+                matches!(invoked(words(line)).unwrap().run(), Err(Error::Usage)),
                 "{line}"
             );
         }

@@ -218,3 +218,6 @@ impl Stage {
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 /// When a refused write is tried again, if no change asks for it before.
 const AFTER_ERROR: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;
