@@ -22,11 +22,18 @@ use std::io::{Write, stderr};
 use std::process::ExitCode;
 
 use clap::Parser;
+use sidestep_control::local::launcher;
 
 /// What the user typed cannot be done, as clap and most commands have it.
 const USAGE: u8 = 2;
 
+/// There is no such command, as shells have it.
+const NOT_STARTED: u8 = 127;
+
 fn main() -> ExitCode {
+    if let Some(invocation) = launcher::invoked(std::env::args_os()) {
+        return internal(invocation);
+    }
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(usage) => {
@@ -43,6 +50,16 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if commands::failure::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => complain(&error),
+    }
+}
+
+/// Does what a process of this program asked its own program for: see `sidestep_control::local::launcher`.
+fn internal(invocation: launcher::Invocation) -> ExitCode {
+    let Err(error) = invocation.run() else {
+        return ExitCode::SUCCESS;
+    };
+    match writeln!(stderr(), "sidestep: {:#}", anyhow::Error::new(error)) {
+        Ok(()) | Err(_) => ExitCode::from(NOT_STARTED),
     }
 }
 
