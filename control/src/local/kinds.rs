@@ -4,12 +4,15 @@
 //! can be selected by, how an object is checked and what is filled in. The rest of the server asks the row and never the name.
 
 use std::fmt;
+use std::sync::Arc;
 
 use k8s_openapi::api::{apps, batch, coordination, core, discovery, events, networking};
 use serde_json::Value;
 
 use super::defaults;
+use super::store::Object;
 use super::strict::{self, FieldError, Problem};
+use super::table::{self, Column};
 use crate::api;
 
 /// One kind.
@@ -38,6 +41,8 @@ pub struct Kind {
     pub log: bool,
     /// What `metadata.generation` counts.
     pub generation: Generation,
+    /// Columns of its table, after the name.
+    pub columns: &'static [Column],
     /// Fields to select by, besides `metadata.name` and `metadata.namespace`; dotted paths.
     pub selectable: &'static [&'static str],
     /// Whether strategic merge patches are understood: core kinds only, as on a real API server.
@@ -50,6 +55,8 @@ pub struct Kind {
     pub immutable: &'static [&'static str],
     /// Rules between fields.
     pub rules: fn(&Value) -> Vec<FieldError>,
+    /// Rules between an object and what it is to become.
+    pub changes: fn(&Value, &Value) -> Vec<FieldError>,
     /// What a name must look like.
     pub name: NameRule,
     /// Decodes an object into its type and says what that type does not know.
@@ -159,12 +166,14 @@ impl Kind {
             scale: None,
             log: false,
             generation: Generation::Never,
+            columns: table::PLAIN,
             selectable: &[],
             strategic: true,
             lists: &[("metadata", METADATA)],
             required: &[],
             immutable: &[],
             rules: strict::no_rules,
+            changes: strict::any_change,
             name: NameRule::Subdomain,
             decode,
             initial: defaults::none,
@@ -208,6 +217,33 @@ impl Kind {
     /// The kind under which its objects are stored: itself, unless it is a view.
     pub fn stored(&'static self) -> &'static Self {
         self.view.map_or(self, |view| view.of)
+    }
+
+    /// An object as this kind shows it.
+    pub(super) fn shown(&self, object: &Object) -> Object {
+        self.view.map_or_else(|| Arc::clone(object), |view| {
+            let rename = |key: &str| view.names.iter().find(|(_, there)| *there == key).map_or_else(|| key.to_owned(), |(here, _)| (*here).to_owned());
+            Arc::new(self.renamed(object, rename))
+        })
+    }
+
+    /// An object of this kind as it is stored.
+    pub(super) fn hidden(&self, object: Value) -> Value {
+        match self.view {
+            None => object,
+            Some(view) => {
+                let rename = |key: &str| view.names.iter().find(|(here, _)| *here == key).map_or_else(|| key.to_owned(), |(_, there)| (*there).to_owned());
+                view.of.renamed(&object, rename)
+            }
+        }
+    }
+
+    fn renamed(&self, object: &Value, rename: impl Fn(&str) -> String) -> Value {
+        let fields = object.as_object().into_iter().flatten();
+        let mut renamed: Value = fields.map(|(key, value)| (rename(key), value.clone())).collect();
+        renamed["apiVersion"] = Value::from(self.api_version());
+        renamed["kind"] = Value::from(self.kind);
+        renamed
     }
 
     /// How the list at a path of field names (list items left out) is merged, if it is.
@@ -374,6 +410,7 @@ const EXPERIMENT_LISTS: &[(&str, &[List])] = &[
 
 /// `v1` Namespace.
 pub static NAMESPACE: Kind = Kind {
+    columns: table::NAMESPACES,
     short_names: &["ns"],
     namespaced: false,
     status: true,
@@ -393,6 +430,7 @@ pub static NAMESPACE: Kind = Kind {
 
 /// `v1` Pod.
 pub static POD: Kind = Kind {
+    columns: table::PODS,
     short_names: &["po"],
     categories: &["all"],
     status: true,
@@ -423,6 +461,7 @@ pub static POD: Kind = Kind {
         "spec.containers[].name",
         "spec.containers[].image",
     ],
+    changes: strict::pod_change,
     initial: defaults::new_pod,
     defaults: defaults::pod,
     ..Kind::new(
@@ -437,6 +476,7 @@ pub static POD: Kind = Kind {
 
 /// `v1` Service.
 pub static SERVICE: Kind = Kind {
+    columns: table::SERVICES,
     short_names: &["svc"],
     categories: &["all"],
     status: true,
@@ -462,6 +502,7 @@ pub static SERVICE: Kind = Kind {
 
 /// `v1` ConfigMap.
 pub static CONFIG_MAP: Kind = Kind {
+    columns: table::CONFIG_MAPS,
     short_names: &["cm"],
     ..Kind::new(
         "",
@@ -475,6 +516,7 @@ pub static CONFIG_MAP: Kind = Kind {
 
 /// `v1` Secret.
 pub static SECRET: Kind = Kind {
+    columns: table::SECRETS,
     selectable: &["type"],
     immutable: &["type"],
     defaults: defaults::secret,
@@ -490,6 +532,7 @@ pub static SECRET: Kind = Kind {
 
 /// `v1` ServiceAccount.
 pub static SERVICE_ACCOUNT: Kind = Kind {
+    columns: table::SERVICE_ACCOUNTS,
     short_names: &["sa"],
     lists: &[
         ("metadata", METADATA),
@@ -513,6 +556,7 @@ pub static SERVICE_ACCOUNT: Kind = Kind {
 
 /// `v1` Event, as `kubectl` reads it.
 pub static EVENT: Kind = Kind {
+    columns: table::EVENTS,
     short_names: &["ev"],
     selectable: &[
         "involvedObject.apiVersion",
@@ -539,6 +583,7 @@ pub static EVENT: Kind = Kind {
 
 /// `events.k8s.io/v1` Event, as controllers write it: the same objects under other names.
 pub static EVENTS_EVENT: Kind = Kind {
+    columns: table::EVENTS,
     short_names: &["ev"],
     selectable: &[
         "reason",
@@ -577,6 +622,7 @@ pub static EVENTS_EVENT: Kind = Kind {
 
 /// `apps/v1` Deployment.
 pub static DEPLOYMENT: Kind = Kind {
+    columns: table::DEPLOYMENTS,
     short_names: &["deploy"],
     categories: &["all"],
     status: true,
@@ -610,6 +656,7 @@ pub static DEPLOYMENT: Kind = Kind {
 
 /// `apps/v1` ReplicaSet.
 pub static REPLICA_SET: Kind = Kind {
+    columns: table::REPLICA_SETS,
     short_names: &["rs"],
     categories: &["all"],
     status: true,
@@ -643,6 +690,7 @@ pub static REPLICA_SET: Kind = Kind {
 
 /// `batch/v1` Job.
 pub static JOB: Kind = Kind {
+    columns: table::JOBS,
     categories: &["all"],
     status: true,
     generation: Generation::Spec,
@@ -669,6 +717,7 @@ pub static JOB: Kind = Kind {
 
 /// `discovery.k8s.io/v1` EndpointSlice.
 pub static ENDPOINT_SLICE: Kind = Kind {
+    columns: table::ENDPOINT_SLICES,
     generation: Generation::Content,
     required: &["addressType", "endpoints[].addresses"],
     immutable: &["addressType"],
@@ -684,17 +733,21 @@ pub static ENDPOINT_SLICE: Kind = Kind {
 };
 
 /// `coordination.k8s.io/v1` Lease.
-pub static LEASE: Kind = Kind::new(
-    "coordination.k8s.io",
-    "v1",
-    "Lease",
-    "leases",
-    "lease",
-    strict::decode::<coordination::v1::Lease>,
-);
+pub static LEASE: Kind = Kind {
+    columns: table::LEASES,
+    ..Kind::new(
+        "coordination.k8s.io",
+        "v1",
+        "Lease",
+        "leases",
+        "lease",
+        strict::decode::<coordination::v1::Lease>,
+    )
+};
 
 /// `networking.k8s.io/v1` Ingress.
 pub static INGRESS: Kind = Kind {
+    columns: table::INGRESSES,
     short_names: &["ing"],
     status: true,
     generation: Generation::Spec,
@@ -710,6 +763,7 @@ pub static INGRESS: Kind = Kind {
 
 /// `argoproj.io/v1alpha1` Rollout.
 pub static ROLLOUT: Kind = Kind {
+    columns: table::ROLLOUTS,
     short_names: &["ro"],
     status: true,
     scale: Some(Scale {
@@ -761,6 +815,7 @@ pub static CLUSTER_ANALYSIS_TEMPLATE: Kind = Kind {
 
 /// `argoproj.io/v1alpha1` AnalysisRun. As in Argo it has no status subresource.
 pub static ANALYSIS_RUN: Kind = Kind {
+    columns: table::PHASED,
     short_names: &["ar"],
     ..Kind::custom(
         "argoproj.io",
@@ -773,6 +828,7 @@ pub static ANALYSIS_RUN: Kind = Kind {
 
 /// `argoproj.io/v1alpha1` Experiment. As in Argo it has no status subresource.
 pub static EXPERIMENT: Kind = Kind {
+    columns: table::PHASED,
     short_names: &["exp"],
     lists: EXPERIMENT_LISTS,
     ..Kind::custom(
@@ -786,6 +842,7 @@ pub static EXPERIMENT: Kind = Kind {
 
 /// `sidestep.dev/v1alpha1` Split.
 pub static SPLIT: Kind = Kind {
+    columns: table::SPLITS,
     status: true,
     generation: Generation::Spec,
     ..Kind::custom(

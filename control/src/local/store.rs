@@ -310,6 +310,8 @@ impl Store {
         let mut state = self.lock();
         state.admit(kind, &object)?;
         let key = state.name(kind, &mut object)?;
+        (kind.stored().initial)(&mut object);
+        (kind.stored().defaults)(&mut object);
         let version = state.write(kind, key, Some(object));
         self.written.send_replace(version.version);
         Ok(version.object.clone())
@@ -696,18 +698,27 @@ fn prepare(kind: &'static Kind, object: &mut Value) -> Result<(), Error> {
     if stored.generation != Generation::Never {
         metadata.insert("generation".to_owned(), json!(1));
     }
-    (stored.defaults)(object);
     Ok(())
 }
 
-/// The object a write results in: `new`, with everything that this write may not change as it was in `old`.
+/// The object a write results in, with its defaults and its generation.
 fn assemble(kind: &'static Kind, part: Part, old: &Value, new: Value) -> Value {
     let stored = kind.stored();
+    let mut result = confine(stored, part, old, new);
+    (stored.defaults)(&mut result);
+    if generation_moves(stored, old, &result) {
+        bump_generation(&mut result);
+    }
+    result
+}
+
+/// `new`, with everything that a write to this part may not change as it was in `old`.
+pub(super) fn confine(kind: &Kind, part: Part, old: &Value, new: Value) -> Value {
     let mut result = match part {
         Part::Main => new,
         Part::Status => with_status_of(old, new),
     };
-    if part == Part::Main && stored.status {
+    if part == Part::Main && kind.status {
         copy_field(old, &mut result, "status");
     }
     copy_field(old, &mut result, "apiVersion");
@@ -728,10 +739,6 @@ fn assemble(kind: &'static Kind, part: Part, old: &Value, new: Value) -> Value {
     ];
     for key in kept {
         copy_field(&old["metadata"], &mut result["metadata"], key);
-    }
-    (stored.defaults)(&mut result);
-    if generation_moves(stored, old, &result) {
-        bump_generation(&mut result);
     }
     result
 }

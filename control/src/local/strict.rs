@@ -39,6 +39,8 @@ pub struct FieldError {
     pub problem: Problem,
     /// In words.
     pub message: String,
+    /// The place as a JSON pointer (RFC 6901), for [`Problem::Unknown`].
+    pub pointer: Option<String>,
 }
 
 /// What is wrong with a field.
@@ -63,17 +65,31 @@ impl FieldError {
             path: path.into(),
             problem,
             message: message.into(),
+            pointer: None,
+        }
+    }
+
+    /// A field that its kind does not know, by its JSON pointer.
+    fn unknown(pointer: String) -> Self {
+        Self {
+            pointer: Some(pointer.clone()),
+            ..Self::new(dotted(&pointer), Problem::Unknown, "")
+        }
+    }
+
+    /// The same complaint about a part of something larger.
+    fn below(self, path: &str, pointer: &str) -> Self {
+        Self {
+            path: join(path, &self.path),
+            pointer: self.pointer.map(|rest| format!("{pointer}{rest}")),
+            ..self
         }
     }
 }
 
 impl fmt::Display for FieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            path,
-            problem,
-            message,
-        } = self;
+        let Self { path, problem, message, .. } = self;
         match problem {
             Problem::Unknown => write!(f, "unknown field \"{path}\""),
             Problem::Type | Problem::Invalid => write!(f, "{path}: Invalid value: {message}"),
@@ -92,7 +108,7 @@ pub fn decode<T: DeserializeOwned + Serialize>(object: &Value) -> Vec<FieldError
     let mut track = serde_path_to_error::Track::new();
     let decoder = serde_path_to_error::Deserializer::new(&object, &mut track);
     let decoded = serde_ignored::deserialize::<_, _, T>(decoder, |path| {
-        unknown.insert(dotted(&path));
+        unknown.insert(pointer(&path));
     });
     match decoded {
         Err(error) => vec![FieldError::new(
@@ -116,10 +132,7 @@ pub fn decode<T: DeserializeOwned + Serialize>(object: &Value) -> Vec<FieldError
 /// Decodes a Rollout and the pod template that its type keeps as JSON.
 pub(super) fn rollout(object: &Value) -> Vec<FieldError> {
     let mut errors = decode::<api::Rollout>(object);
-    errors.extend(pod_template(
-        object.pointer("/spec/template"),
-        "spec.template",
-    ));
+    errors.extend(pod_template(object, "/spec/template"));
     if let Some(Value::Object(routing)) = object.pointer("/spec/strategy/canary/trafficRouting") {
         let known = ["plugins", "managedRoutes", "maxTrafficWeight"];
         let unknown = routing
@@ -144,27 +157,26 @@ pub(super) fn experiment(object: &Value) -> Vec<FieldError> {
         .and_then(Value::as_array)
         .into_iter()
         .flatten();
-    for (index, template) in templates.enumerate() {
-        errors.extend(pod_template(
-            template.get("template"),
-            &format!("spec.templates[{index}].template"),
-        ));
+    for index in 0..templates.count() {
+        errors.extend(pod_template(object, &format!("/spec/templates/{index}/template")));
     }
     errors
 }
 
-fn pod_template(template: Option<&Value>, path: &str) -> Vec<FieldError> {
-    let Some(template) = template.filter(|template| !template.is_null()) else {
-        return Vec::new();
-    };
-    let errors = decode::<PodTemplateSpec>(template);
-    errors
-        .into_iter()
-        .map(|error| FieldError {
-            path: join(path, &error.path),
-            ..error
-        })
-        .collect()
+fn pod_template(object: &Value, pointer: &str) -> Vec<FieldError> {
+    let Some(template) = object.pointer(pointer).filter(|template| !template.is_null()) else { return Vec::new() };
+    let path = dotted(pointer);
+    decode::<PodTemplateSpec>(template).into_iter().map(|error| error.below(&path, pointer)).collect()
+}
+
+/// Takes the fields that a kind does not know out of an object, as a real API server does.
+pub(super) fn prune(object: &mut Value, errors: &[FieldError]) {
+    for pointer in errors.iter().filter_map(|error| error.pointer.as_deref()) {
+        let Some((holder, key)) = pointer.rsplit_once('/') else { continue };
+        if let Some(Value::Object(fields)) = object.pointer_mut(holder) {
+            fields.shift_remove(&unescaped(key));
+        }
+    }
 }
 
 /// Checks what types cannot say: the name, labels, required fields, rules between fields.
@@ -180,6 +192,52 @@ pub fn validate(kind: &Kind, object: &Value) -> Vec<FieldError> {
 /// No rule between fields.
 pub(super) fn no_rules(_: &Value) -> Vec<FieldError> {
     Vec::new()
+}
+
+/// Every change is allowed.
+pub(super) fn any_change(_: &Value, _: &Value) -> Vec<FieldError> {
+    Vec::new()
+}
+
+/// Of a pod's spec only images, deadlines and tolerations may change.
+pub(super) fn pod_change(old: &Value, new: &Value) -> Vec<FieldError> {
+    let fixed = |pod: &Value| {
+        let mut spec = pod["spec"].clone();
+        for container in ["containers", "initContainers"].into_iter().flat_map(|key| {
+            spec.get(key).and_then(Value::as_array).map_or(0..0, |list| 0..list.len()).map(move |index| format!("/{key}/{index}"))
+        }).collect::<Vec<_>>() {
+            if let Some(Value::Object(container)) = spec.pointer_mut(&container) {
+                container.shift_remove("image");
+            }
+        }
+        if let Some(fields) = spec.as_object_mut() {
+            for key in ["activeDeadlineSeconds", "terminationGracePeriodSeconds", "tolerations"] {
+                fields.shift_remove(key);
+            }
+        }
+        spec
+    };
+    if fixed(old) == fixed(new) {
+        return Vec::new();
+    }
+    let message = "pod updates may not change fields other than `spec.containers[*].image`, `spec.initContainers[*].image`, `spec.activeDeadlineSeconds`, `spec.terminationGracePeriodSeconds`, `spec.tolerations`";
+    vec![FieldError::new("spec", Problem::Invalid, message)]
+}
+
+/// Checks what a write may not change.
+pub(super) fn validate_change(kind: &Kind, old: &Value, new: &Value) -> Vec<FieldError> {
+    let at = |object: &Value, path: &str| path.split('.').fold(object, |value, key| &value[key]).clone();
+    let mut errors = (kind.changes)(old, new);
+    for path in kind.immutable {
+        let before = at(old, path);
+        if !before.is_null() && before != at(new, path) {
+            errors.push(FieldError::new(*path, Problem::Invalid, "field is immutable"));
+        }
+    }
+    if old["immutable"] == true && (old["data"] != new["data"] || new["immutable"] != true) {
+        errors.push(FieldError::new("data", Problem::Invalid, "field is immutable when `immutable` is set"));
+    }
+    errors
 }
 
 /// A workload must select the pods it makes.
@@ -390,15 +448,29 @@ fn is_nothing(value: &Value) -> bool {
     }
 }
 
-fn dotted(path: &Path<'_>) -> String {
+fn pointer(path: &Path<'_>) -> String {
     match path {
         Path::Root => String::new(),
-        Path::Seq { parent, index } => format!("{}[{index}]", dotted(parent)),
-        Path::Map { parent, key } => join(&dotted(parent), key),
-        Path::Some { parent }
-        | Path::NewtypeStruct { parent }
-        | Path::NewtypeVariant { parent } => dotted(parent),
+        Path::Seq { parent, index } => format!("{}/{index}", pointer(parent)),
+        Path::Map { parent, key } => format!("{}/{}", pointer(parent), escaped(key)),
+        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => pointer(parent),
     }
+}
+
+/// A JSON pointer as people write paths: `spec.steps[2].setWeight`.
+fn dotted(pointer: &str) -> String {
+    pointer.split('/').skip(1).fold(String::new(), |path, key| match key.parse::<usize>() {
+        Ok(index) => format!("{path}[{index}]"),
+        Err(_) => join(&path, &unescaped(key)),
+    })
+}
+
+fn escaped(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}
+
+fn unescaped(key: &str) -> String {
+    key.replace("~1", "/").replace("~0", "~")
 }
 
 /// A field below a path.
@@ -415,7 +487,7 @@ fn lost(before: &Value, after: &Value, path: &str, found: &mut BTreeSet<String>)
     match (before, after) {
         (Value::Object(before), Value::Object(after)) => {
             for (key, value) in before {
-                let here = join(path, key);
+                let here = format!("{path}/{}", escaped(key));
                 match after.get(key) {
                     Some(after) => lost(value, after, &here, found),
                     None if says_nothing(value) => {}
@@ -427,7 +499,7 @@ fn lost(before: &Value, after: &Value, path: &str, found: &mut BTreeSet<String>)
         }
         (Value::Array(before), Value::Array(after)) => {
             for (index, (before, after)) in before.iter().zip(after).enumerate() {
-                lost(before, after, &format!("{path}[{index}]"), found);
+                lost(before, after, &format!("{path}/{index}"), found);
             }
         }
         _ => {}
