@@ -78,17 +78,28 @@ pub(super) fn apply(
     let mut merged = live.clone();
     schema.merge(&mut merged, applied, "");
     let mut entries = entries(live);
-    let mine = entries.iter().position(|entry| entry.is_apply_of(kind, manager));
+    let mine = entries
+        .iter()
+        .position(|entry| entry.is_apply_of(kind, manager));
     let before = mine.map(|index| entries.remove(index));
 
     let mut conflicts = Vec::new();
     for entry in &mut entries {
         let mut fields = Vec::new();
-        let context = Comparison { schema: &schema, live, merged: &merged };
+        let context = Comparison {
+            schema: &schema,
+            live,
+            merged: &merged,
+        };
         context.conflicts(&said, &entry.fields, &mut Vec::new(), &mut fields);
         for field in fields {
             conflicts.push(Conflict {
-                message: format!("conflict with \"{}\"{} using {}", entry.manager, entry.through(), entry.api_version),
+                message: format!(
+                    "conflict with \"{}\"{} using {}",
+                    entry.manager,
+                    entry.through(),
+                    entry.api_version
+                ),
                 field: shown(&field),
             });
             if forced {
@@ -100,13 +111,18 @@ pub(super) fn apply(
         return Err(conflicts);
     }
     if let Some(before) = &before {
-        let others = entries.iter().fold(Fields::default(), |all, entry| all.union(&entry.fields));
+        let others = entries
+            .iter()
+            .fold(Fields::default(), |all, entry| all.union(&entry.fields));
         schema.remove_unsaid(&mut merged, &before.fields, &said, &others, "");
     }
     let time = before
         .filter(|before| before.fields == said && same_content(live, &merged))
         .map_or_else(|| manager.time.clone(), |before| before.time);
-    entries.push(Entry { time, ..Entry::new(kind, manager, "Apply", said) });
+    entries.push(Entry {
+        time,
+        ..Entry::new(kind, manager, "Apply", said)
+    });
     let present = schema.owned(&merged);
     for entry in &mut entries {
         entry.fields.keep(&present);
@@ -123,8 +139,12 @@ pub(super) fn record(kind: &Kind, old: Option<&Value>, new: &mut Value, manager:
     let changed = schema.changed(old.unwrap_or(&none), new);
     let mut entries = entries(new);
     if !changed.is_empty() {
-        let mine = entries.iter().position(|entry| entry.is_update_of(kind, manager));
-        let before = mine.map(|index| entries.remove(index).fields).unwrap_or_default();
+        let mine = entries
+            .iter()
+            .position(|entry| entry.is_update_of(kind, manager));
+        let before = mine
+            .map(|index| entries.remove(index).fields)
+            .unwrap_or_default();
         for entry in &mut entries {
             entry.fields.subtract(&changed);
         }
@@ -213,11 +233,17 @@ impl Entry {
 
 fn entries(object: &Value) -> Vec<Entry> {
     let list = object["metadata"]["managedFields"].as_array();
-    list.into_iter().flatten().map(Entry::parse).filter(|entry| !entry.fields.is_empty()).collect()
+    list.into_iter()
+        .flatten()
+        .map(Entry::parse)
+        .filter(|entry| !entry.fields.is_empty())
+        .collect()
 }
 
 fn write_entries(object: &mut Value, entries: Vec<Entry>) {
-    let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
+    let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else {
+        return;
+    };
     if entries.is_empty() {
         metadata.shift_remove("managedFields");
         return;
@@ -259,7 +285,10 @@ struct Fields {
 
 impl Fields {
     fn leaf() -> Self {
-        Self { here: true, below: BTreeMap::new() }
+        Self {
+            here: true,
+            below: BTreeMap::new(),
+        }
     }
 
     fn is_empty(&self) -> bool {
@@ -267,7 +296,9 @@ impl Fields {
     }
 
     fn parse(value: &Value) -> Self {
-        let Some(fields) = value.as_object() else { return Self::default() };
+        let Some(fields) = value.as_object() else {
+            return Self::default();
+        };
         let mut set = Self::default();
         for (edge, below) in fields {
             if edge == "." {
@@ -286,7 +317,11 @@ impl Fields {
         if self.here && !self.below.is_empty() {
             fields.insert(".".to_owned(), json!({}));
         }
-        fields.extend(self.below.iter().map(|(edge, below)| (edge.clone(), below.to_value())));
+        fields.extend(
+            self.below
+                .iter()
+                .map(|(edge, below)| (edge.clone(), below.to_value())),
+        );
         Value::Object(fields)
     }
 
@@ -318,7 +353,9 @@ impl Fields {
             return;
         }
         self.below.retain(|edge, below| {
-            let Some(present) = present.below.get(edge) else { return false };
+            let Some(present) = present.below.get(edge) else {
+                return false;
+            };
             below.keep(present);
             !below.is_empty()
         });
@@ -346,7 +383,10 @@ fn shown(path: &[String]) -> String {
             Some(("f", name)) => format!(".{name}"),
             Some(("k", keys)) => {
                 let keys: Map<String, Value> = serde_json::from_str(keys).unwrap_or_default();
-                let pairs: Vec<String> = keys.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                let pairs: Vec<String> = keys
+                    .iter()
+                    .map(|(key, value)| format!("{key}={value}"))
+                    .collect();
                 format!("[{}]", pairs.join(","))
             }
             Some((_, value)) => format!("[={value}]"),
@@ -389,7 +429,11 @@ impl Schema<'_> {
                     .collect(),
             },
             Value::Array(items) => self.list_fields(items, path),
-            Value::Object(_) | Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Fields::leaf(),
+            Value::Object(_)
+            | Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_) => Fields::leaf(),
         }
     }
 
@@ -400,16 +444,30 @@ impl Schema<'_> {
                 .iter()
                 .map(|item| {
                     let fields = self.fields(item, path);
-                    (item_edge(item, keys), Fields { here: true, ..fields })
+                    (
+                        item_edge(item, keys),
+                        Fields {
+                            here: true,
+                            ..fields
+                        },
+                    )
                 })
                 .collect(),
-            ListApply::Set => items.iter().map(|item| (format!("v:{item}"), Fields::leaf())).collect(),
+            ListApply::Set => items
+                .iter()
+                .map(|item| (format!("v:{item}"), Fields::leaf()))
+                .collect(),
         };
-        Fields { here: items.is_empty(), below }
+        Fields {
+            here: items.is_empty(),
+            below,
+        }
     }
 
     fn list(self, path: &str) -> ListApply {
-        self.kind.list_at(path).map_or(ListApply::Atomic, |list| list.apply)
+        self.kind
+            .list_at(path)
+            .map_or(ListApply::Atomic, |list| list.apply)
     }
 
     /// The fields in which `new` says something other than `old`.
@@ -426,7 +484,11 @@ impl Schema<'_> {
         }
         fields.below.retain(|edge, below| {
             let here = below_path(path, edge);
-            let of = |value: Option<&'_ Value>| value.and_then(|value| self.find(value, edge, path)).cloned();
+            let of = |value: Option<&'_ Value>| {
+                value
+                    .and_then(|value| self.find(value, edge, path))
+                    .cloned()
+            };
             let (old, new) = (of(old), of(new));
             let existed = old.is_some();
             self.drop_equal(below, old.as_ref(), new.as_ref(), &here);
@@ -461,7 +523,11 @@ impl Schema<'_> {
                     let skipped = (path.is_empty() && UNOWNED.contains(&key.as_str()))
                         || (path == "metadata" && UNOWNED_METADATA.contains(&key.as_str()));
                     if !skipped {
-                        self.merge(live.entry(key).or_insert(Value::Null), value, &join(path, key));
+                        self.merge(
+                            live.entry(key).or_insert(Value::Null),
+                            value,
+                            &join(path, key),
+                        );
                     }
                 }
             }
@@ -493,7 +559,14 @@ impl Schema<'_> {
     }
 
     /// Takes out of `value` what was said `before`, is not said `now`, and nobody else owns.
-    fn remove_unsaid(self, value: &mut Value, before: &Fields, now: &Fields, others: &Fields, path: &str) {
+    fn remove_unsaid(
+        self,
+        value: &mut Value,
+        before: &Fields,
+        now: &Fields,
+        others: &Fields,
+        path: &str,
+    ) {
         let none = Fields::default();
         for (edge, below) in &before.below {
             let here = below_path(path, edge);
@@ -502,9 +575,17 @@ impl Schema<'_> {
                 self.take_out(value, edge, path);
                 continue;
             }
-            let Some(child) = self.find_mut(value, edge, path) else { continue };
+            let Some(child) = self.find_mut(value, edge, path) else {
+                continue;
+            };
             let had = !is_hollow(child);
-            self.remove_unsaid(child, below, said.unwrap_or(&none), owned.unwrap_or(&none), &here);
+            self.remove_unsaid(
+                child,
+                below,
+                said.unwrap_or(&none),
+                owned.unwrap_or(&none),
+                &here,
+            );
             if had && is_hollow(child) && said.is_none() && owned.is_none() {
                 self.take_out(value, edge, path);
             }
@@ -529,7 +610,9 @@ impl Schema<'_> {
                 }
             }
             _ => {
-                if let (Some(index), Some(items)) = (self.index(value, edge, path), value.as_array_mut()) {
+                if let (Some(index), Some(items)) =
+                    (self.index(value, edge, path), value.as_array_mut())
+                {
                     items.remove(index);
                 }
             }
@@ -546,7 +629,13 @@ struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
-    fn conflicts(self, said: &Fields, owned: &Fields, at: &mut Vec<String>, found: &mut Vec<Vec<String>>) {
+    fn conflicts(
+        self,
+        said: &Fields,
+        owned: &Fields,
+        at: &mut Vec<String>,
+        found: &mut Vec<Vec<String>>,
+    ) {
         if said.here && owned.here && said.below.is_empty() && owned.below.is_empty() {
             if self.value(self.live, at) != self.value(self.merged, at) {
                 found.push(at.clone());
@@ -574,21 +663,28 @@ impl Comparison<'_> {
 
 /// The path of field names below an edge; list items add nothing.
 fn below_path(path: &str, edge: &str) -> String {
-    edge.strip_prefix("f:").map_or_else(|| path.to_owned(), |key| join(path, key))
+    edge.strip_prefix("f:")
+        .map_or_else(|| path.to_owned(), |key| join(path, key))
 }
 
 fn item_edge(item: &Value, keys: &[&str]) -> String {
     let mut named: BTreeMap<&str, Value> = BTreeMap::new();
     for key in keys {
         // The one key that has a default where it is left out.
-        let default = if *key == "protocol" { json!("TCP") } else { Value::Null };
+        let default = if *key == "protocol" {
+            json!("TCP")
+        } else {
+            Value::Null
+        };
         named.insert(key, item.get(key).cloned().unwrap_or(default));
     }
     format!("k:{}", json!(named))
 }
 
 fn is_atomic(path: &str) -> bool {
-    path.rsplit('.').next().is_some_and(|name| ATOMIC.contains(&name))
+    path.rsplit('.')
+        .next()
+        .is_some_and(|name| ATOMIC.contains(&name))
 }
 
 fn is_hollow(value: &Value) -> bool {
@@ -617,7 +713,13 @@ mod tests {
     }
 
     fn by(name: &str, live: &Value, spec: &Value) -> Result<Value, Vec<Conflict>> {
-        apply(&kinds::DEPLOYMENT, live, &deployment(spec), &manager(name), false)
+        apply(
+            &kinds::DEPLOYMENT,
+            live,
+            &deployment(spec),
+            &manager(name),
+            false,
+        )
     }
 
     fn spec(object: &Value) -> &Value {
@@ -627,15 +729,28 @@ mod tests {
     #[test]
     fn what_a_manager_no_longer_says_goes() {
         let first = by("a", &deployment(&json!({})), &json!({"replicas": 2, "paused": true, "template": {"metadata": {"labels": {"x": "1", "y": "2"}}}})).unwrap();
-        let second = by("a", &first, &json!({"replicas": 2, "template": {"metadata": {"labels": {"y": "2"}}}})).unwrap();
-        assert_eq!(spec(&second), &json!({"replicas": 2, "template": {"metadata": {"labels": {"y": "2"}}}}));
+        let second = by(
+            "a",
+            &first,
+            &json!({"replicas": 2, "template": {"metadata": {"labels": {"y": "2"}}}}),
+        )
+        .unwrap();
+        assert_eq!(
+            spec(&second),
+            &json!({"replicas": 2, "template": {"metadata": {"labels": {"y": "2"}}}})
+        );
         let third = by("a", &second, &json!({"replicas": 2})).unwrap();
         assert_eq!(spec(&third), &json!({"replicas": 2}));
     }
 
     #[test]
     fn what_another_manager_also_says_stays() {
-        let first = by("a", &deployment(&json!({})), &json!({"replicas": 2, "paused": true})).unwrap();
+        let first = by(
+            "a",
+            &deployment(&json!({})),
+            &json!({"replicas": 2, "paused": true}),
+        )
+        .unwrap();
         let both = by("b", &first, &json!({"replicas": 2})).unwrap();
         let left = by("a", &both, &json!({"paused": true})).unwrap();
         assert_eq!(spec(&left), &json!({"replicas": 2, "paused": true}));
@@ -645,37 +760,99 @@ mod tests {
     fn another_managers_value_is_a_conflict_unless_forced() {
         let live = by("a", &deployment(&json!({})), &json!({"replicas": 2})).unwrap();
         let conflicts = by("b", &live, &json!({"replicas": 3})).unwrap_err();
-        assert_eq!(conflicts, [Conflict { message: "conflict with \"a\" using apps/v1".to_owned(), field: ".spec.replicas".to_owned() }]);
+        assert_eq!(
+            conflicts,
+            [Conflict {
+                message: "conflict with \"a\" using apps/v1".to_owned(),
+                field: ".spec.replicas".to_owned()
+            }]
+        );
         let wanted = deployment(&json!({"replicas": 3}));
         let forced = apply(&kinds::DEPLOYMENT, &live, &wanted, &manager("b"), true).unwrap();
         assert_eq!(spec(&forced), &json!({"replicas": 3}));
-        assert_eq!(entries(&forced).iter().map(|entry| entry.manager.as_str()).collect::<Vec<_>>(), ["b"]);
+        assert_eq!(
+            entries(&forced)
+                .iter()
+                .map(|entry| entry.manager.as_str())
+                .collect::<Vec<_>>(),
+            ["b"]
+        );
     }
 
     #[test]
     fn an_update_takes_what_it_changes_and_an_apply_then_conflicts() {
-        let mut live = by("a", &deployment(&json!({})), &json!({"replicas": 2, "paused": true})).unwrap();
+        let mut live = by(
+            "a",
+            &deployment(&json!({})),
+            &json!({"replicas": 2, "paused": true}),
+        )
+        .unwrap();
         let old = live.clone();
         live["spec"]["replicas"] = json!(5);
-        record(&kinds::DEPLOYMENT, Some(&old), &mut live, &manager("scaler"));
+        record(
+            &kinds::DEPLOYMENT,
+            Some(&old),
+            &mut live,
+            &manager("scaler"),
+        );
         let conflicts = by("a", &live, &json!({"replicas": 2, "paused": true})).unwrap_err();
-        assert_eq!(conflicts[0].message, "conflict with \"scaler\" using apps/v1");
+        assert_eq!(
+            conflicts[0].message,
+            "conflict with \"scaler\" using apps/v1"
+        );
         let left = by("a", &live, &json!({"paused": true})).unwrap();
-        assert_eq!(spec(&left), &json!({"replicas": 5, "paused": true}), "the scaler owns it");
+        assert_eq!(
+            spec(&left),
+            &json!({"replicas": 5, "paused": true}),
+            "the scaler owns it"
+        );
     }
 
     #[test]
     fn items_of_keyed_lists_are_owned_one_by_one() {
         let containers = |items: &Value| json!({"template": {"spec": {"containers": items}}});
-        let live = by("a", &deployment(&json!({})), &containers(&json!([{"name": "app", "image": "app:1"}]))).unwrap();
-        let both = by("b", &live, &containers(&json!([{"name": "side", "image": "side:1"}]))).unwrap();
-        assert_eq!(spec(&both), &containers(&json!([{"name": "app", "image": "app:1"}, {"name": "side", "image": "side:1"}])));
-        let moved = by("a", &both, &containers(&json!([{"name": "app2", "image": "app:2"}]))).unwrap();
-        assert_eq!(spec(&moved), &containers(&json!([{"name": "side", "image": "side:1"}, {"name": "app2", "image": "app:2"}])));
+        let live = by(
+            "a",
+            &deployment(&json!({})),
+            &containers(&json!([{"name": "app", "image": "app:1"}])),
+        )
+        .unwrap();
+        let both = by(
+            "b",
+            &live,
+            &containers(&json!([{"name": "side", "image": "side:1"}])),
+        )
+        .unwrap();
+        assert_eq!(
+            spec(&both),
+            &containers(
+                &json!([{"name": "app", "image": "app:1"}, {"name": "side", "image": "side:1"}])
+            )
+        );
+        let moved = by(
+            "a",
+            &both,
+            &containers(&json!([{"name": "app2", "image": "app:2"}])),
+        )
+        .unwrap();
+        assert_eq!(
+            spec(&moved),
+            &containers(
+                &json!([{"name": "side", "image": "side:1"}, {"name": "app2", "image": "app:2"}])
+            )
+        );
         let ports = |port: &Value| containers(&json!([{"name": "side", "ports": [port]}]));
         let port = by("c", &both, &ports(&json!({"containerPort": 80}))).unwrap();
-        let named = by("c", &port, &ports(&json!({"containerPort": 80, "protocol": "TCP", "name": "web"}))).unwrap();
-        assert_eq!(named.pointer("/spec/template/spec/containers/1/ports"), Some(&json!([{"containerPort": 80, "protocol": "TCP", "name": "web"}])));
+        let named = by(
+            "c",
+            &port,
+            &ports(&json!({"containerPort": 80, "protocol": "TCP", "name": "web"})),
+        )
+        .unwrap();
+        assert_eq!(
+            named.pointer("/spec/template/spec/containers/1/ports"),
+            Some(&json!([{"containerPort": 80, "protocol": "TCP", "name": "web"}]))
+        );
     }
 
     #[test]
@@ -688,6 +865,9 @@ mod tests {
     #[test]
     fn the_record_survives_its_own_format() {
         let value = json!({"f:spec": {"f:containers": {"k:{\"name\":\"a\"}": {".": {}, "f:image": {}}}, "f:replicas": {}}, "f:metadata": {"f:finalizers": {"v:\"x\"": {}}}});
-        assert_eq!(Fields::parse(&value).to_value(), json!({"f:metadata": value["f:metadata"], "f:spec": value["f:spec"]}));
+        assert_eq!(
+            Fields::parse(&value).to_value(),
+            json!({"f:metadata": value["f:metadata"], "f:spec": value["f:spec"]})
+        );
     }
 }

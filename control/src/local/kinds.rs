@@ -221,10 +221,18 @@ impl Kind {
 
     /// An object as this kind shows it.
     pub(super) fn shown(&self, object: &Object) -> Object {
-        self.view.map_or_else(|| Arc::clone(object), |view| {
-            let rename = |key: &str| view.names.iter().find(|(_, there)| *there == key).map_or_else(|| key.to_owned(), |(here, _)| (*here).to_owned());
-            Arc::new(self.renamed(object, rename))
-        })
+        self.view.map_or_else(
+            || Arc::clone(object),
+            |view| {
+                let rename = |key: &str| {
+                    view.names
+                        .iter()
+                        .find(|(_, there)| *there == key)
+                        .map_or_else(|| key.to_owned(), |(here, _)| (*here).to_owned())
+                };
+                Arc::new(self.renamed(object, rename))
+            },
+        )
     }
 
     /// An object of this kind as it is stored.
@@ -232,7 +240,12 @@ impl Kind {
         match self.view {
             None => object,
             Some(view) => {
-                let rename = |key: &str| view.names.iter().find(|(here, _)| *here == key).map_or_else(|| key.to_owned(), |(_, there)| (*there).to_owned());
+                let rename = |key: &str| {
+                    view.names
+                        .iter()
+                        .find(|(here, _)| *here == key)
+                        .map_or_else(|| key.to_owned(), |(_, there)| (*there).to_owned())
+                };
                 view.of.renamed(&object, rename)
             }
         }
@@ -240,7 +253,9 @@ impl Kind {
 
     fn renamed(&self, object: &Value, rename: impl Fn(&str) -> String) -> Value {
         let fields = object.as_object().into_iter().flatten();
-        let mut renamed: Value = fields.map(|(key, value)| (rename(key), value.clone())).collect();
+        let mut renamed: Value = fields
+            .map(|(key, value)| (rename(key), value.clone()))
+            .collect();
         renamed["apiVersion"] = Value::from(self.api_version());
         renamed["kind"] = Value::from(self.kind);
         renamed
@@ -796,7 +811,7 @@ pub static ANALYSIS_TEMPLATE: Kind = Kind {
         "AnalysisTemplate",
         "analysistemplates",
         "analysistemplate",
-        strict::decode::<api::AnalysisTemplate>,
+        strict::custom::<api::AnalysisTemplate>,
     )
 };
 
@@ -809,7 +824,7 @@ pub static CLUSTER_ANALYSIS_TEMPLATE: Kind = Kind {
         "ClusterAnalysisTemplate",
         "clusteranalysistemplates",
         "clusteranalysistemplate",
-        strict::decode::<api::ClusterAnalysisTemplate>,
+        strict::custom::<api::ClusterAnalysisTemplate>,
     )
 };
 
@@ -822,7 +837,7 @@ pub static ANALYSIS_RUN: Kind = Kind {
         "AnalysisRun",
         "analysisruns",
         "analysisrun",
-        strict::decode::<api::AnalysisRun>,
+        strict::custom::<api::AnalysisRun>,
     )
 };
 
@@ -850,7 +865,7 @@ pub static SPLIT: Kind = Kind {
         "Split",
         "splits",
         "split",
-        strict::decode::<api::Split>,
+        strict::custom::<api::Split>,
     )
 };
 

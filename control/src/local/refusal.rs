@@ -45,7 +45,9 @@ impl Refusal {
 
     /// Nothing is served at this path.
     pub(super) fn no_such_path(path: &str) -> Self {
-        let message = format!("the server could not find the requested resource: nothing is served at {path}");
+        let message = format!(
+            "the server could not find the requested resource: nothing is served at {path}"
+        );
         Self::new(StatusCode::NOT_FOUND, "NotFound", message)
     }
 
@@ -57,8 +59,9 @@ impl Refusal {
 
     /// The path is served, but not with this method.
     pub(super) fn method_not_allowed(method: &http::Method, path: &str) -> Self {
-        let message =
-            format!("the server does not allow this method on the requested resource: {method} {path}");
+        let message = format!(
+            "the server does not allow this method on the requested resource: {method} {path}"
+        );
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
     }
 
@@ -68,7 +71,11 @@ impl Refusal {
             "the body of the request was in an unknown format ({given:?}) - accepted media types include: {}",
             accepted.join(", ")
         );
-        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message)
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "UnsupportedMediaType",
+            message,
+        )
     }
 
     /// No type that the client accepts can be had.
@@ -80,7 +87,11 @@ impl Refusal {
     /// The body is too long.
     pub(super) fn too_large(limit: usize) -> Self {
         let message = format!("Request entity too large: limit is {limit}");
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "RequestEntityTooLarge",
+            message,
+        )
     }
 
     /// The object is not what its kind allows.
@@ -103,7 +114,8 @@ impl Refusal {
             "Invalid",
             format!("{title} \"{name}\" is invalid: {said}"),
         );
-        refusal.details = json!({"name": name, "group": kind.group, "kind": kind.kind, "causes": causes});
+        refusal.details =
+            json!({"name": name, "group": kind.group, "kind": kind.kind, "causes": causes});
         refusal
     }
 
@@ -138,7 +150,8 @@ impl Refusal {
     pub(super) fn too_new(asked: u64, present: u64) -> Self {
         let message = format!("Too large resource version: {asked}, current: {present}");
         let mut refusal = Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message);
-        let cause = json!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"});
+        let cause =
+            json!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"});
         refusal.details = json!({"causes": [cause], "retryAfterSeconds": 1});
         refusal
     }
@@ -198,16 +211,26 @@ impl From<store::Error> for Refusal {
             }
         };
         match error {
-            store::Error::NotFound { resource, name } => {
-                about(Self::new(StatusCode::NOT_FOUND, "NotFound", message), &resource, &name)
-            }
-            store::Error::AlreadyExists { resource, name } => {
-                about(Self::new(StatusCode::CONFLICT, "AlreadyExists", message), &resource, &name)
-            }
-            store::Error::Conflict { resource, name, .. } => {
-                about(Self::new(StatusCode::CONFLICT, "Conflict", message), &resource, &name)
-            }
-            store::Error::Terminating { resource, name, namespace } => {
+            store::Error::NotFound { resource, name } => about(
+                Self::new(StatusCode::NOT_FOUND, "NotFound", message),
+                &resource,
+                &name,
+            ),
+            store::Error::AlreadyExists { resource, name } => about(
+                Self::new(StatusCode::CONFLICT, "AlreadyExists", message),
+                &resource,
+                &name,
+            ),
+            store::Error::Conflict { resource, name, .. } => about(
+                Self::new(StatusCode::CONFLICT, "Conflict", message),
+                &resource,
+                &name,
+            ),
+            store::Error::Terminating {
+                resource,
+                name,
+                namespace,
+            } => {
                 let mut refusal = about(Self::forbidden(message.clone()), &resource, &name);
                 refusal.details["causes"] = json!([{
                     "reason": "NamespaceTerminating",

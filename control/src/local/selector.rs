@@ -46,6 +46,16 @@ impl Filter {
         })
     }
 
+    /// Only the object of this name.
+    pub(super) fn and_name(mut self, name: &str) -> Self {
+        self.fields.push(FieldRule {
+            path: "metadata.name".to_owned(),
+            value: name.to_owned(),
+            equal: true,
+        });
+        self
+    }
+
     /// Whether it lets everything through.
     pub(super) fn is_empty(&self) -> bool {
         self.labels.selects_all() && self.fields.is_empty()

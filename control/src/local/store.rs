@@ -629,6 +629,16 @@ impl Subscription {
         }
     }
 
+    /// Waits until there are changes after those handed out. Dropping the future loses nothing.
+    pub async fn stirred(&mut self) {
+        self.written.mark_unchanged();
+        while self.store.version() == self.seen {
+            if self.written.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// The changes since the last call, oldest first, without waiting; possibly none.
     ///
     /// # Errors

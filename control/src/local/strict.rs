@@ -89,7 +89,12 @@ impl FieldError {
 
 impl fmt::Display for FieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { path, problem, message, .. } = self;
+        let Self {
+            path,
+            problem,
+            message,
+            ..
+        } = self;
         match problem {
             Problem::Unknown => write!(f, "unknown field \"{path}\""),
             Problem::Type | Problem::Invalid => write!(f, "{path}: Invalid value: {message}"),
@@ -101,7 +106,7 @@ impl fmt::Display for FieldError {
 }
 
 /// Decodes an object as `T`, and returns the fields that `T` does not know, or the first value that is not of its type.
-pub fn decode<T: DeserializeOwned + Serialize>(object: &Value) -> Vec<FieldError> {
+pub(super) fn decode<T: DeserializeOwned + Serialize>(object: &Value) -> Vec<FieldError> {
     let mut object = object.clone();
     quantities_as_text(&mut object);
     let mut unknown = BTreeSet::new();
@@ -121,17 +126,24 @@ pub fn decode<T: DeserializeOwned + Serialize>(object: &Value) -> Vec<FieldError
             if let Ok(back) = serde_json::to_value(&typed) {
                 lost(&object, &back, "", &mut unknown);
             }
-            unknown
-                .into_iter()
-                .map(|path| FieldError::new(path, Problem::Unknown, ""))
-                .collect()
+            unknown.into_iter().map(FieldError::unknown).collect()
         }
     }
 }
 
+/// Decodes an object of a custom kind. Its type takes `apiVersion` and `kind` for granted.
+pub(super) fn custom<T: DeserializeOwned + Serialize>(object: &Value) -> Vec<FieldError> {
+    let mut object = object.clone();
+    if let Some(fields) = object.as_object_mut() {
+        fields.shift_remove("apiVersion");
+        fields.shift_remove("kind");
+    }
+    decode::<T>(&object)
+}
+
 /// Decodes a Rollout and the pod template that its type keeps as JSON.
 pub(super) fn rollout(object: &Value) -> Vec<FieldError> {
-    let mut errors = decode::<api::Rollout>(object);
+    let mut errors = custom::<api::Rollout>(object);
     errors.extend(pod_template(object, "/spec/template"));
     if let Some(Value::Object(routing)) = object.pointer("/spec/strategy/canary/trafficRouting") {
         let known = ["plugins", "managedRoutes", "maxTrafficWeight"];
@@ -139,11 +151,10 @@ pub(super) fn rollout(object: &Value) -> Vec<FieldError> {
             .keys()
             .filter(|key| !known.contains(&key.as_str()) && !ROUTERS.contains(&key.as_str()));
         errors.extend(unknown.map(|key| {
-            FieldError::new(
-                format!("spec.strategy.canary.trafficRouting.{key}"),
-                Problem::Unknown,
-                "",
-            )
+            FieldError::unknown(format!(
+                "/spec/strategy/canary/trafficRouting/{}",
+                escaped(key)
+            ))
         }));
     }
     errors
@@ -151,28 +162,41 @@ pub(super) fn rollout(object: &Value) -> Vec<FieldError> {
 
 /// Decodes an Experiment and the pod templates that its type keeps as JSON.
 pub(super) fn experiment(object: &Value) -> Vec<FieldError> {
-    let mut errors = decode::<api::Experiment>(object);
+    let mut errors = custom::<api::Experiment>(object);
     let templates = object
         .pointer("/spec/templates")
         .and_then(Value::as_array)
         .into_iter()
         .flatten();
     for index in 0..templates.count() {
-        errors.extend(pod_template(object, &format!("/spec/templates/{index}/template")));
+        errors.extend(pod_template(
+            object,
+            &format!("/spec/templates/{index}/template"),
+        ));
     }
     errors
 }
 
 fn pod_template(object: &Value, pointer: &str) -> Vec<FieldError> {
-    let Some(template) = object.pointer(pointer).filter(|template| !template.is_null()) else { return Vec::new() };
+    let Some(template) = object
+        .pointer(pointer)
+        .filter(|template| !template.is_null())
+    else {
+        return Vec::new();
+    };
     let path = dotted(pointer);
-    decode::<PodTemplateSpec>(template).into_iter().map(|error| error.below(&path, pointer)).collect()
+    decode::<PodTemplateSpec>(template)
+        .into_iter()
+        .map(|error| error.below(&path, pointer))
+        .collect()
 }
 
 /// Takes the fields that a kind does not know out of an object, as a real API server does.
 pub(super) fn prune(object: &mut Value, errors: &[FieldError]) {
     for pointer in errors.iter().filter_map(|error| error.pointer.as_deref()) {
-        let Some((holder, key)) = pointer.rsplit_once('/') else { continue };
+        let Some((holder, key)) = pointer.rsplit_once('/') else {
+            continue;
+        };
         if let Some(Value::Object(fields)) = object.pointer_mut(holder) {
             fields.shift_remove(&unescaped(key));
         }
@@ -180,7 +204,7 @@ pub(super) fn prune(object: &mut Value, errors: &[FieldError]) {
 }
 
 /// Checks what types cannot say: the name, labels, required fields, rules between fields.
-pub fn validate(kind: &Kind, object: &Value) -> Vec<FieldError> {
+pub(super) fn validate(kind: &Kind, object: &Value) -> Vec<FieldError> {
     let mut errors = names(kind, object);
     for path in kind.required {
         missing(object, path, "", &mut errors);
@@ -203,15 +227,26 @@ pub(super) fn any_change(_: &Value, _: &Value) -> Vec<FieldError> {
 pub(super) fn pod_change(old: &Value, new: &Value) -> Vec<FieldError> {
     let fixed = |pod: &Value| {
         let mut spec = pod["spec"].clone();
-        for container in ["containers", "initContainers"].into_iter().flat_map(|key| {
-            spec.get(key).and_then(Value::as_array).map_or(0..0, |list| 0..list.len()).map(move |index| format!("/{key}/{index}"))
-        }).collect::<Vec<_>>() {
+        for container in ["containers", "initContainers"]
+            .into_iter()
+            .flat_map(|key| {
+                spec.get(key)
+                    .and_then(Value::as_array)
+                    .map_or(0..0, |list| 0..list.len())
+                    .map(move |index| format!("/{key}/{index}"))
+            })
+            .collect::<Vec<_>>()
+        {
             if let Some(Value::Object(container)) = spec.pointer_mut(&container) {
                 container.shift_remove("image");
             }
         }
         if let Some(fields) = spec.as_object_mut() {
-            for key in ["activeDeadlineSeconds", "terminationGracePeriodSeconds", "tolerations"] {
+            for key in [
+                "activeDeadlineSeconds",
+                "terminationGracePeriodSeconds",
+                "tolerations",
+            ] {
                 fields.shift_remove(key);
             }
         }
@@ -226,16 +261,28 @@ pub(super) fn pod_change(old: &Value, new: &Value) -> Vec<FieldError> {
 
 /// Checks what a write may not change.
 pub(super) fn validate_change(kind: &Kind, old: &Value, new: &Value) -> Vec<FieldError> {
-    let at = |object: &Value, path: &str| path.split('.').fold(object, |value, key| &value[key]).clone();
+    let at = |object: &Value, path: &str| {
+        path.split('.')
+            .fold(object, |value, key| &value[key])
+            .clone()
+    };
     let mut errors = (kind.changes)(old, new);
     for path in kind.immutable {
         let before = at(old, path);
         if !before.is_null() && before != at(new, path) {
-            errors.push(FieldError::new(*path, Problem::Invalid, "field is immutable"));
+            errors.push(FieldError::new(
+                *path,
+                Problem::Invalid,
+                "field is immutable",
+            ));
         }
     }
     if old["immutable"] == true && (old["data"] != new["data"] || new["immutable"] != true) {
-        errors.push(FieldError::new("data", Problem::Invalid, "field is immutable when `immutable` is set"));
+        errors.push(FieldError::new(
+            "data",
+            Problem::Invalid,
+            "field is immutable when `immutable` is set",
+        ));
     }
     errors
 }
@@ -453,16 +500,21 @@ fn pointer(path: &Path<'_>) -> String {
         Path::Root => String::new(),
         Path::Seq { parent, index } => format!("{}/{index}", pointer(parent)),
         Path::Map { parent, key } => format!("{}/{}", pointer(parent), escaped(key)),
-        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => pointer(parent),
+        Path::Some { parent }
+        | Path::NewtypeStruct { parent }
+        | Path::NewtypeVariant { parent } => pointer(parent),
     }
 }
 
 /// A JSON pointer as people write paths: `spec.steps[2].setWeight`.
 fn dotted(pointer: &str) -> String {
-    pointer.split('/').skip(1).fold(String::new(), |path, key| match key.parse::<usize>() {
-        Ok(index) => format!("{path}[{index}]"),
-        Err(_) => join(&path, &unescaped(key)),
-    })
+    pointer
+        .split('/')
+        .skip(1)
+        .fold(String::new(), |path, key| match key.parse::<usize>() {
+            Ok(index) => format!("{path}[{index}]"),
+            Err(_) => join(&path, &unescaped(key)),
+        })
 }
 
 fn escaped(key: &str) -> String {

@@ -41,8 +41,15 @@ pub(super) fn table(
     headed: bool,
     now: Timestamp,
 ) -> Value {
-    let rows: Vec<Value> = objects.iter().map(|object| row(kind, object, include, now)).collect();
-    let columns = if headed { definitions(kind) } else { Value::Null };
+    let rows: Vec<Value> = objects
+        .iter()
+        .map(|object| row(kind, object, include, now))
+        .collect();
+    let columns = if headed {
+        definitions(kind)
+    } else {
+        Value::Null
+    };
     json!({
         "kind": "Table",
         "apiVersion": "meta.k8s.io/v1",
@@ -62,14 +69,20 @@ fn definitions(kind: &Kind) -> Value {
         let (kind, priority) = (if number { "integer" } else { "string" }, i32::from(wide));
         json!({"name": name, "type": kind, "format": format, "description": "", "priority": priority})
     };
-    let rest = kind.columns.iter().map(|column| define(column.name, column.number, column.wide, ""));
-    std::iter::once(define("Name", false, false, "name")).chain(rest).collect()
+    let rest = kind
+        .columns
+        .iter()
+        .map(|column| define(column.name, column.number, column.wide, ""));
+    std::iter::once(define("Name", false, false, "name"))
+        .chain(rest)
+        .collect()
 }
 
 fn row(kind: &Kind, object: &Value, include: Include, now: Timestamp) -> Value {
     let name = json!(text(object, "name"));
-    let cells: Vec<Value> =
-        std::iter::once(name).chain(kind.columns.iter().map(|column| (column.cell)(object, now))).collect();
+    let cells: Vec<Value> = std::iter::once(name)
+        .chain(kind.columns.iter().map(|column| (column.cell)(object, now)))
+        .collect();
     match include {
         Include::Metadata => json!({"cells": cells, "object": metadata_only(object)}),
         Include::Object => json!({"cells": cells, "object": object}),
@@ -78,21 +91,40 @@ fn row(kind: &Kind, object: &Value, include: Include, now: Timestamp) -> Value {
 }
 
 const fn column(name: &'static str, cell: fn(&Value, Timestamp) -> Value) -> Column {
-    Column { name, wide: false, number: false, cell }
+    Column {
+        name,
+        wide: false,
+        number: false,
+        cell,
+    }
 }
 
 const fn number(name: &'static str, cell: fn(&Value, Timestamp) -> Value) -> Column {
-    Column { name, wide: false, number: true, cell }
+    Column {
+        name,
+        wide: false,
+        number: true,
+        cell,
+    }
 }
 
 const fn wide(name: &'static str, cell: fn(&Value, Timestamp) -> Value) -> Column {
-    Column { name, wide: true, number: false, cell }
+    Column {
+        name,
+        wide: true,
+        number: false,
+        cell,
+    }
 }
 
-const AGE: Column = column("Age", |object, now| json!(since(text(object, "creationTimestamp"), now)));
+const AGE: Column = column("Age", |object, now| {
+    json!(since(text(object, "creationTimestamp"), now))
+});
 const CONTAINERS: Column = wide("Containers", |object, _| joined(containers(object), "name"));
 const IMAGES: Column = wide("Images", |object, _| joined(containers(object), "image"));
-const SELECTOR: Column = wide("Selector", |object, _| selector(&object["spec"]["selector"]));
+const SELECTOR: Column = wide("Selector", |object, _| {
+    selector(&object["spec"]["selector"])
+});
 const STATUS: Column = column("Status", |object, _| object["status"]["phase"].clone());
 
 pub(super) const PLAIN: &[Column] = &[AGE];
@@ -103,24 +135,37 @@ pub(super) const PODS: &[Column] = &[
     column("Ready", |pod, _| {
         let statuses = items(&pod["status"]["containerStatuses"]);
         let ready = statuses.filter(|status| status["ready"] == true).count();
-        json!(format!("{ready}/{}", items(&pod["spec"]["containers"]).count()))
+        json!(format!(
+            "{ready}/{}",
+            items(&pod["spec"]["containers"]).count()
+        ))
     }),
     column("Status", |pod, _| json!(pod_status(pod))),
     column("Restarts", |pod, now| json!(restarts(pod, now))),
     AGE,
     wide("IP", |pod, _| or_none(&pod["status"]["podIP"])),
     wide("Node", |pod, _| or_none(&pod["spec"]["nodeName"])),
-    wide("Nominated Node", |pod, _| or_none(&pod["status"]["nominatedNodeName"])),
+    wide("Nominated Node", |pod, _| {
+        or_none(&pod["status"]["nominatedNodeName"])
+    }),
     wide("Readiness Gates", |_, _| json!("<none>")),
 ];
 
 pub(super) const SERVICES: &[Column] = &[
     column("Type", |service, _| service["spec"]["type"].clone()),
-    column("Cluster-IP", |service, _| or_none(&service["spec"]["clusterIP"])),
-    column("External-IP", |service, _| or_none(&service["spec"]["externalName"])),
+    column("Cluster-IP", |service, _| {
+        or_none(&service["spec"]["clusterIP"])
+    }),
+    column("External-IP", |service, _| {
+        or_none(&service["spec"]["externalName"])
+    }),
     column("Port(s)", |service, _| {
         let ports = items(&service["spec"]["ports"]).map(|port| {
-            format!("{}/{}", port["port"], port["protocol"].as_str().unwrap_or("TCP"))
+            format!(
+                "{}/{}",
+                port["port"],
+                port["protocol"].as_str().unwrap_or("TCP")
+            )
         });
         list(ports.collect())
     }),
@@ -129,7 +174,9 @@ pub(super) const SERVICES: &[Column] = &[
 ];
 
 pub(super) const CONFIG_MAPS: &[Column] = &[
-    number("Data", |map, _| json!(length(&map["data"]) + length(&map["binaryData"]))),
+    number("Data", |map, _| {
+        json!(length(&map["data"]) + length(&map["binaryData"]))
+    }),
     AGE,
 ];
 
@@ -139,32 +186,57 @@ pub(super) const SECRETS: &[Column] = &[
     AGE,
 ];
 
-pub(super) const SERVICE_ACCOUNTS: &[Column] =
-    &[number("Secrets", |account, _| json!(items(&account["secrets"]).count())), AGE];
+pub(super) const SERVICE_ACCOUNTS: &[Column] = &[
+    number("Secrets", |account, _| {
+        json!(items(&account["secrets"]).count())
+    }),
+    AGE,
+];
 
 pub(super) const EVENTS: &[Column] = &[
-    column("Last Seen", |event, now| json!(since(&last_seen(event), now))),
+    column("Last Seen", |event, now| {
+        json!(since(&last_seen(event), now))
+    }),
     column("Type", |event, _| event["type"].clone()),
     column("Reason", |event, _| event["reason"].clone()),
     column("Object", |event, _| {
         let object = regarding(event);
         let kind = object["kind"].as_str().unwrap_or_default().to_lowercase();
-        json!(format!("{kind}/{}", object["name"].as_str().unwrap_or_default()))
+        json!(format!(
+            "{kind}/{}",
+            object["name"].as_str().unwrap_or_default()
+        ))
     }),
-    wide("Subobject", |event, _| json!(regarding(event)["fieldPath"].as_str().unwrap_or_default())),
+    wide("Subobject", |event, _| {
+        json!(regarding(event)["fieldPath"].as_str().unwrap_or_default())
+    }),
     wide("Source", |event, _| {
-        let source = first(&[&event["source"]["component"], &event["reportingComponent"], &event["reportingController"]]);
+        let source = first(&[
+            &event["source"]["component"],
+            &event["reportingComponent"],
+            &event["reportingController"],
+        ]);
         json!(source)
     }),
-    column("Message", |event, _| json!(first(&[&event["message"], &event["note"]]).trim())),
+    column("Message", |event, _| {
+        json!(first(&[&event["message"], &event["note"]]).trim())
+    }),
     wide("First Seen", |event, now| {
-        let seen = [&event["firstTimestamp"], &event["deprecatedFirstTimestamp"], &event["eventTime"]];
+        let seen = [
+            &event["firstTimestamp"],
+            &event["deprecatedFirstTimestamp"],
+            &event["eventTime"],
+        ];
         json!(since(first(&seen), now))
     }),
     Column {
         number: true,
         ..wide("Count", |event, _| {
-            let counts = [&event["series"]["count"], &event["count"], &event["deprecatedCount"]];
+            let counts = [
+                &event["series"]["count"],
+                &event["count"],
+                &event["deprecatedCount"],
+            ];
             json!(counts.into_iter().find_map(Value::as_i64).unwrap_or(1))
         })
     },
@@ -173,10 +245,18 @@ pub(super) const EVENTS: &[Column] = &[
 
 pub(super) const DEPLOYMENTS: &[Column] = &[
     column("Ready", |deployment, _| {
-        json!(format!("{}/{}", count(&deployment["status"]["readyReplicas"]), count(&deployment["spec"]["replicas"])))
+        json!(format!(
+            "{}/{}",
+            count(&deployment["status"]["readyReplicas"]),
+            count(&deployment["spec"]["replicas"])
+        ))
     }),
-    number("Up-to-date", |deployment, _| json!(count(&deployment["status"]["updatedReplicas"]))),
-    number("Available", |deployment, _| json!(count(&deployment["status"]["availableReplicas"]))),
+    number("Up-to-date", |deployment, _| {
+        json!(count(&deployment["status"]["updatedReplicas"]))
+    }),
+    number("Available", |deployment, _| {
+        json!(count(&deployment["status"]["availableReplicas"]))
+    }),
     AGE,
     CONTAINERS,
     IMAGES,
@@ -186,7 +266,9 @@ pub(super) const DEPLOYMENTS: &[Column] = &[
 pub(super) const REPLICA_SETS: &[Column] = &[
     number("Desired", |set, _| json!(count(&set["spec"]["replicas"]))),
     number("Current", |set, _| json!(count(&set["status"]["replicas"]))),
-    number("Ready", |set, _| json!(count(&set["status"]["readyReplicas"]))),
+    number("Ready", |set, _| {
+        json!(count(&set["status"]["readyReplicas"]))
+    }),
     AGE,
     CONTAINERS,
     IMAGES,
@@ -199,11 +281,16 @@ pub(super) const JOBS: &[Column] = &[
         let done = count(&job["status"]["succeeded"]);
         match job["spec"]["completions"].as_i64() {
             Some(wanted) => json!(format!("{done}/{wanted}")),
-            None => json!(format!("{done}/1 of {}", count(&job["spec"]["parallelism"]))),
+            None => json!(format!(
+                "{done}/1 of {}",
+                count(&job["spec"]["parallelism"])
+            )),
         }
     }),
     column("Duration", |job, now| {
-        let Some(start) = time(&job["status"]["startTime"]) else { return json!("") };
+        let Some(start) = time(&job["status"]["startTime"]) else {
+            return json!("");
+        };
         let end = time(&job["status"]["completionTime"]).unwrap_or(now);
         json!(duration(end.duration_since(start).as_secs()))
     }),
@@ -215,50 +302,96 @@ pub(super) const JOBS: &[Column] = &[
 
 pub(super) const ENDPOINT_SLICES: &[Column] = &[
     column("AddressType", |slice, _| slice["addressType"].clone()),
-    column("Ports", |slice, _| list(items(&slice["ports"]).map(|port| port["port"].to_string()).collect())),
+    column("Ports", |slice, _| {
+        list(
+            items(&slice["ports"])
+                .map(|port| port["port"].to_string())
+                .collect(),
+        )
+    }),
     column("Endpoints", |slice, _| {
-        let addresses = items(&slice["endpoints"]).flat_map(|endpoint| items(&endpoint["addresses"]));
-        list(addresses.filter_map(Value::as_str).map(str::to_owned).collect())
+        let addresses =
+            items(&slice["endpoints"]).flat_map(|endpoint| items(&endpoint["addresses"]));
+        list(
+            addresses
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect(),
+        )
     }),
     AGE,
 ];
 
-pub(super) const LEASES: &[Column] = &[column("Holder", |lease, _| lease["spec"]["holderIdentity"].clone()), AGE];
+pub(super) const LEASES: &[Column] = &[
+    column("Holder", |lease, _| lease["spec"]["holderIdentity"].clone()),
+    AGE,
+];
 
 pub(super) const INGRESSES: &[Column] = &[
-    column("Class", |ingress, _| or_none(&ingress["spec"]["ingressClassName"])),
+    column("Class", |ingress, _| {
+        or_none(&ingress["spec"]["ingressClassName"])
+    }),
     column("Hosts", |ingress, _| {
         let hosts: Vec<String> = items(&ingress["spec"]["rules"])
             .filter_map(|rule| rule["host"].as_str())
             .map(str::to_owned)
             .collect();
-        if hosts.is_empty() { json!("*") } else { list(hosts) }
+        if hosts.is_empty() {
+            json!("*")
+        } else {
+            list(hosts)
+        }
     }),
     column("Address", |ingress, _| {
         let points = items(&ingress["status"]["loadBalancer"]["ingress"]);
-        json!(points.filter_map(|point| point["ip"].as_str().or(point["hostname"].as_str())).collect::<Vec<_>>().join(","))
+        json!(
+            points
+                .filter_map(|point| point["ip"].as_str().or(point["hostname"].as_str()))
+                .collect::<Vec<_>>()
+                .join(",")
+        )
     }),
-    column("Ports", |ingress, _| json!(if items(&ingress["spec"]["tls"]).next().is_some() { "80, 443" } else { "80" })),
+    column("Ports", |ingress, _| {
+        json!(if items(&ingress["spec"]["tls"]).next().is_some() {
+            "80, 443"
+        } else {
+            "80"
+        })
+    }),
     AGE,
 ];
 
 pub(super) const ROLLOUTS: &[Column] = &[
     number("Desired", |rollout, _| rollout["spec"]["replicas"].clone()),
-    number("Current", |rollout, _| rollout["status"]["replicas"].clone()),
-    number("Up-to-date", |rollout, _| rollout["status"]["updatedReplicas"].clone()),
-    number("Available", |rollout, _| rollout["status"]["availableReplicas"].clone()),
+    number("Current", |rollout, _| {
+        rollout["status"]["replicas"].clone()
+    }),
+    number("Up-to-date", |rollout, _| {
+        rollout["status"]["updatedReplicas"].clone()
+    }),
+    number("Available", |rollout, _| {
+        rollout["status"]["availableReplicas"].clone()
+    }),
     AGE,
 ];
 
 pub(super) const SPLITS: &[Column] = &[
     column("Services", |split, _| {
         let services = items(&split["spec"]["rules"]).flat_map(|rule| items(&rule["services"]));
-        list(services.filter_map(Value::as_str).map(str::to_owned).collect())
+        list(
+            services
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect(),
+        )
     }),
     column("Weights", |split, _| {
         let rules = items(&split["spec"]["rules"]).map(|rule| {
             let weights = rule["weights"].as_object().into_iter().flatten();
-            weights.map(|(version, weight)| format!("{version}={weight}")).collect::<Vec<_>>().join(" ")
+            weights
+                .map(|(version, weight)| format!("{version}={weight}"))
+                .collect::<Vec<_>>()
+                .join(" ")
         });
         json!(rules.collect::<Vec<_>>().join("; "))
     }),
@@ -272,7 +405,10 @@ fn pod_status(pod: &Value) -> String {
     let mut running = false;
     let statuses: Vec<&Value> = items(&status["containerStatuses"]).collect();
     for container in statuses.into_iter().rev() {
-        let (waiting, terminated) = (&container["state"]["waiting"], &container["state"]["terminated"]);
+        let (waiting, terminated) = (
+            &container["state"]["waiting"],
+            &container["state"]["terminated"],
+        );
         if let Some(why) = waiting["reason"].as_str().filter(|why| !why.is_empty()) {
             why.clone_into(&mut reason);
         } else if let Some(why) = terminated["reason"].as_str().filter(|why| !why.is_empty()) {
@@ -287,10 +423,13 @@ fn pod_status(pod: &Value) -> String {
         }
     }
     if reason == "Completed" && running {
-        let ready = items(&status["conditions"]).any(|condition| condition["type"] == "Ready" && condition["status"] == "True");
+        let ready = items(&status["conditions"])
+            .any(|condition| condition["type"] == "Ready" && condition["status"] == "True");
         reason = if ready { "Running" } else { "NotReady" }.to_owned();
     }
-    if super::store::is_deleting(pod) && !matches!(reason.as_str(), "Succeeded" | "Failed" | "Completed") {
+    if super::store::is_deleting(pod)
+        && !matches!(reason.as_str(), "Succeeded" | "Failed" | "Completed")
+    {
         return "Terminating".to_owned();
     }
     reason
@@ -298,17 +437,25 @@ fn pod_status(pod: &Value) -> String {
 
 fn restarts(pod: &Value, now: Timestamp) -> String {
     let statuses = || items(&pod["status"]["containerStatuses"]);
-    let total: i64 = statuses().map(|status| count(&status["restartCount"])).sum();
-    let last = statuses().filter_map(|status| time(&status["lastState"]["terminated"]["finishedAt"])).max();
+    let total: i64 = statuses()
+        .map(|status| count(&status["restartCount"]))
+        .sum();
+    let last = statuses()
+        .filter_map(|status| time(&status["lastState"]["terminated"]["finishedAt"]))
+        .max();
     match last.filter(|_| total > 0) {
-        Some(last) => format!("{total} ({} ago)", duration(now.duration_since(last).as_secs())),
+        Some(last) => format!(
+            "{total} ({} ago)",
+            duration(now.duration_since(last).as_secs())
+        ),
         None => total.to_string(),
     }
 }
 
 fn job_status(job: &Value) -> &'static str {
     let is = |kind: &str| {
-        items(&job["status"]["conditions"]).any(|condition| condition["type"] == kind && condition["status"] == "True")
+        items(&job["status"]["conditions"])
+            .any(|condition| condition["type"] == kind && condition["status"] == "True")
     };
     if is("Complete") {
         "Complete"
@@ -347,7 +494,12 @@ fn containers(object: &Value) -> &Value {
 }
 
 fn joined(list: &Value, key: &str) -> Value {
-    json!(items(list).filter_map(|item| item[key].as_str()).collect::<Vec<_>>().join(","))
+    json!(
+        items(list)
+            .filter_map(|item| item[key].as_str())
+            .collect::<Vec<_>>()
+            .join(",")
+    )
 }
 
 /// A selector in the words of the command line.
@@ -359,19 +511,36 @@ fn selector(selector: &Value) -> Value {
         .iter()
         .filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?)))
         .collect();
-    if pairs.is_empty() { json!("<none>") } else { json!(pairs.join(",")) }
+    if pairs.is_empty() {
+        json!("<none>")
+    } else {
+        json!(pairs.join(","))
+    }
 }
 
 fn list(values: Vec<String>) -> Value {
-    if values.is_empty() { json!("<none>") } else { json!(values.join(",")) }
+    if values.is_empty() {
+        json!("<none>")
+    } else {
+        json!(values.join(","))
+    }
 }
 
 fn or_none(value: &Value) -> Value {
-    json!(value.as_str().filter(|text| !text.is_empty()).unwrap_or("<none>"))
+    json!(
+        value
+            .as_str()
+            .filter(|text| !text.is_empty())
+            .unwrap_or("<none>")
+    )
 }
 
 fn first<'a>(values: &[&'a Value]) -> &'a str {
-    values.iter().filter_map(|value| value.as_str()).find(|text| !text.is_empty()).unwrap_or_default()
+    values
+        .iter()
+        .filter_map(|value| value.as_str())
+        .find(|text| !text.is_empty())
+        .unwrap_or_default()
 }
 
 fn items(list: &Value) -> impl Iterator<Item = &Value> {
@@ -391,14 +560,20 @@ fn time(value: &Value) -> Option<Timestamp> {
 }
 
 fn since(time: &str, now: Timestamp) -> String {
-    time.parse::<Timestamp>()
-        .map_or_else(|_| "<unknown>".to_owned(), |time| duration(now.duration_since(time).as_secs()))
+    time.parse::<Timestamp>().map_or_else(
+        |_| "<unknown>".to_owned(),
+        |time| duration(now.duration_since(time).as_secs()),
+    )
 }
 
 /// A duration in at most two units: 90s, 5m30s, 3h, 2d4h (Kubernetes' `HumanDuration`).
 pub(super) fn duration(seconds: i64) -> String {
     let two = |big: i64, unit: char, small: i64, part: char| {
-        if small == 0 { format!("{big}{unit}") } else { format!("{big}{unit}{small}{part}") }
+        if small == 0 {
+            format!("{big}{unit}")
+        } else {
+            format!("{big}{unit}{small}{part}")
+        }
     };
     let (minutes, hours) = (seconds / 60, seconds / 3600);
     let (days, years) = (hours / 24, hours / 24 / 365);
@@ -448,12 +623,25 @@ mod tests {
 
     #[test]
     fn pods_say_what_is_the_matter_with_them() {
-        let check = |status: Value, text: &str| assert_eq!(pod_status(&json!({"status": status})), text);
+        let check =
+            |status: Value, text: &str| assert_eq!(pod_status(&json!({"status": status})), text);
         check(json!({"phase": "Pending"}), "Pending");
-        check(json!({"phase": "Running", "containerStatuses": [{"ready": true, "state": {"running": {}}}]}), "Running");
-        check(json!({"phase": "Running", "containerStatuses": [{"state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}), "CrashLoopBackOff");
-        check(json!({"phase": "Failed", "containerStatuses": [{"state": {"terminated": {"exitCode": 3}}}]}), "ExitCode:3");
-        check(json!({"phase": "Succeeded", "containerStatuses": [{"state": {"terminated": {"reason": "Completed"}}}]}), "Completed");
+        check(
+            json!({"phase": "Running", "containerStatuses": [{"ready": true, "state": {"running": {}}}]}),
+            "Running",
+        );
+        check(
+            json!({"phase": "Running", "containerStatuses": [{"state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}),
+            "CrashLoopBackOff",
+        );
+        check(
+            json!({"phase": "Failed", "containerStatuses": [{"state": {"terminated": {"exitCode": 3}}}]}),
+            "ExitCode:3",
+        );
+        check(
+            json!({"phase": "Succeeded", "containerStatuses": [{"state": {"terminated": {"reason": "Completed"}}}]}),
+            "Completed",
+        );
         let leaving = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "status": {"phase": "Running"}});
         assert_eq!(pod_status(&leaving), "Terminating");
     }
