@@ -34,28 +34,45 @@ pub(crate) struct Load {
 }
 
 /// Picks one of `count` endpoints; `None` when there is none. `load` tells of the endpoint at an index, `draw` is spread
-/// evenly over all of `u64`.
+/// evenly over all of `u64`. An endpoint that waits to be tried again is taken if `probe` says that this request may.
 pub(crate) fn pick(
     count: usize,
     draw: u64,
     tried: &Tried,
     load: impl Fn(usize) -> Load,
-) -> Option<usize> {
+    probe: impl Fn(usize) -> bool,
+) -> Option<Pick> {
     let (first, second) = two_of(count, draw)?;
     let (a, b) = (load(first), load(second));
     let fine = |index, load: Load| load.condition == Condition::Healthy && !tried.contains(index);
-    if fine(first, a) && fine(second, b) {
-        return Some(less_loaded((first, a), (second, b)));
-    }
-    pick_among_admitted(count, draw, tried, load)
+    let index = if fine(first, a) && fine(second, b) {
+        less_loaded((first, a), (second, b))
+    } else if let Some(index) = to_probe([(first, a), (second, b)], probe) {
+        return Some(Pick {
+            index,
+            probing: true,
+        });
+    } else {
+        pick_among_admitted(count, draw, tried, load)?
+    };
+    Some(Pick {
+        index,
+        probing: false,
+    })
 }
 
-/// Of two random endpoints one that waits to be tried again; the caller asks its breaker whether it may.
-pub(crate) fn probe(count: usize, draw: u64, load: impl Fn(usize) -> Load) -> Option<usize> {
-    let (first, second) = two_of(count, draw)?;
-    [first, second]
-        .into_iter()
-        .find(|&index| load(index).condition == Condition::Probing)
+/// The endpoint a request goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pick {
+    pub(crate) index: usize,
+    /// This request is the one that tries an ejected endpoint again.
+    pub(crate) probing: bool,
+}
+
+fn to_probe(two: [(usize, Load); 2], probe: impl Fn(usize) -> bool) -> Option<usize> {
+    let waits = |(_, load): &(usize, Load)| load.condition == Condition::Probing;
+    let waiting = two.into_iter().filter(waits).map(|(index, _)| index);
+    waiting.into_iter().find(|&index| probe(index))
 }
 
 /// The slow path: some endpoint is ejected or was tried.
@@ -161,7 +178,9 @@ mod tests {
                     i.wrapping_mul(0x9E37_79B9_7F4A_7C15),
                     &tried(tried_before),
                     loads(endpoints),
+                    |_| false,
                 )
+                .map(|pick| pick.index)
             })
             .collect();
         seen.sort_unstable();
@@ -203,6 +222,26 @@ mod tests {
         check(&[(HEALTHY, 1), (HEALTHY, 0)], &[0, 1], &[1]);
     }
 
+    #[test]
+    fn one_request_tries_an_ejected_endpoint_again() {
+        let endpoints = [(Condition::Probing, 9), (HEALTHY, 0)];
+        let go = |wins| pick(2, 0, &Tried::default(), loads(&endpoints), |_| wins).unwrap();
+        assert_eq!(
+            go(true),
+            Pick {
+                index: 0,
+                probing: true
+            }
+        );
+        assert_eq!(
+            go(false),
+            Pick {
+                index: 1,
+                probing: false
+            }
+        );
+    }
+
     proptest! {
         #[test]
         fn a_pick_is_an_admitted_endpoint(
@@ -210,7 +249,7 @@ mod tests {
         ) {
             let condition = |index: usize| if ejected[index] { EJECTED } else { HEALTHY };
             let load = |index| Load { condition: condition(index), in_flight: 0 };
-            let picked = pick(ejected.len(), draw, &tried(&[before]), load).unwrap();
+            let picked = pick(ejected.len(), draw, &tried(&[before]), load, |_| false).unwrap().index;
             prop_assert!(picked < ejected.len());
             let all_ejected_fit = ejected.iter().filter(|&&e| e).count() <= ejected.len() / 2;
             prop_assert!(!(all_ejected_fit && ejected[picked]), "an ejected endpoint was picked without need");

@@ -72,7 +72,8 @@ pub struct Limits {
     /// Requests that wait for an upstream connection or response head, per worker; more get 503. Default 1,024, as Envoy's
     /// `max_pending_requests`.
     pub pending_per_worker: NonZeroUsize,
-    /// Idle connections kept to one endpoint by one worker. Default 32, as nginx' `keepalive` of 1.29.
+    /// Idle connections kept to one endpoint by one worker. Default 256: a burst of a few hundred answers at once closes nothing
+    /// that the next moment needs; what stays idle is closed after [`Deadlines::upstream_idle`].
     pub idle_per_endpoint: NonZeroUsize,
     /// Idle connections kept to all endpoints by the whole process. Default 4,096: far below usual file limits.
     pub idle_per_process: NonZeroUsize,
@@ -88,7 +89,7 @@ impl Default for Limits {
             uri_bytes: count(8 * 1024),
             connections_per_worker: count(10_000),
             pending_per_worker: count(1_024),
-            idle_per_endpoint: count(32),
+            idle_per_endpoint: count(256),
             idle_per_process: count(4_096),
             replay_bytes: 64 * 1024,
         }

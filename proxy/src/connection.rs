@@ -78,7 +78,7 @@ where
             return Poll::Ready(sniffed.map_err(|_| "reset-before-head"));
         }
         // A connection whose bytes are still on their way is given a moment even when all close.
-        let limit = if local.stage() == Stage::Closing {
+        let limit = if local.stage() >= Stage::Closing {
             limit.min(CLOSING_HEAD)
         } else {
             limit
@@ -115,7 +115,7 @@ where
     let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
     let mut told = false;
     poll_fn(|cx| {
-        if local.stage() == Stage::Closing && !told {
+        if local.stage() >= Stage::Closing && !told {
             told = true;
             connection.as_mut().graceful_shutdown();
         }
@@ -155,7 +155,7 @@ where
         let leave = match local.stage() {
             Stage::Serving => false,
             Stage::Draining => client.activity.has_served(), // a new one may still send its first request
-            Stage::Closing => true,
+            Stage::Closing | Stage::Cut => true,
         };
         if leave && !told {
             told = true;
@@ -379,3 +379,6 @@ fn reason(error: &hyper::Error) -> &'static str {
 
 /// How long a connection without a byte may stay once all close: 1 s, more than any usual round trip.
 const CLOSING_HEAD: std::time::Duration = std::time::Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ use http::StatusCode;
 
 use crate::headers::HostError;
 use crate::live::Refused;
+use crate::live::cells::CLIENT_CLOSED;
 use crate::table::Refusal;
 
 /// How a request ended. errorRate = (5xx + `upstream_*`) ÷ (all but `client_abort`), see data-plane.md section 7.
@@ -131,7 +132,8 @@ impl Error {
             Self::Host(_) => StatusCode::BAD_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::BodyIdle | Self::ClientGone => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyIdle => StatusCode::REQUEST_TIMEOUT,
+            Self::ClientGone => StatusCode::from_u16(CLIENT_CLOSED).expect("three digits"),
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::Coding => StatusCode::NOT_IMPLEMENTED,
             Self::Loop => StatusCode::LOOP_DETECTED,

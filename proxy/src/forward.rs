@@ -12,7 +12,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 use tokio::time::{Instant, timeout_at};
 
-use crate::balance::{self, Load, Tried};
+use crate::balance::{self, Load, Pick, Tried};
 use crate::body::{RelayLimits, RequestBody, ResponseBody, Upload};
 use crate::breaker::Condition;
 use crate::connection::Client;
@@ -195,7 +195,8 @@ async fn send(
     };
     let mut attempts = Attempts::default();
     loop {
-        let (endpoint, probing) = pick(local, chosen, &mut attempts.tried)?;
+        let Pick { index, probing } = pick(local, chosen, &mut attempts.tried)?;
+        let endpoint = &chosen.endpoints()[index];
         exchange.attempts(endpoint.begin());
         let error = match attempt(local, endpoint, &mut parcel, &attempts, exchange).await {
             Ok(answered) => return Ok(answered),
@@ -217,12 +218,8 @@ async fn send(
     }
 }
 
-/// Picks an endpoint of the version; true when this request is the one that tries an ejected one again.
-fn pick<'a>(
-    local: &Local,
-    chosen: &Chosen<'a>,
-    tried: &mut Tried,
-) -> Result<(&'a Arc<EndpointState>, bool), Error> {
+/// Picks an endpoint of the version. One that is leaving counts as ejected.
+fn pick(local: &Local, chosen: &Chosen<'_>, tried: &mut Tried) -> Result<Pick, Error> {
     let endpoints = chosen.endpoints();
     let now_ms = local.ticker.clock().now_ms();
     let load = |index: usize| {
@@ -231,21 +228,17 @@ fn pick<'a>(
         if condition == Condition::Healthy && endpoint.leaving() {
             condition = Condition::Ejected;
         }
+        let in_flight = endpoint.in_flight();
         Load {
             condition,
-            in_flight: endpoint.in_flight(),
+            in_flight,
         }
     };
-    if let Some(probed) = balance::probe(endpoints.len(), local.live.random(), load)
-        && endpoints[probed].breaker.probe(now_ms)
-    {
-        tried.add(probed);
-        return Ok((&endpoints[probed], true));
-    }
-    let index = balance::pick(endpoints.len(), local.live.random(), tried, load)
-        .ok_or(Error::NoEndpoint)?;
-    tried.add(index);
-    Ok((&endpoints[index], false))
+    let probe = |index: usize| endpoints[index].breaker.probe(now_ms);
+    let picked = balance::pick(endpoints.len(), local.live.random(), tried, load, probe);
+    let picked = picked.ok_or(Error::NoEndpoint)?;
+    tried.add(picked.index);
+    Ok(picked)
 }
 
 /// A request between attempts: what has not been handed to a connection, or came back from one.
@@ -434,7 +427,6 @@ fn pass_on(
         local.tasks.spawn(tunnel::join(client, endpoint, exchange));
         return response.map(|_| ResponseBody::Own(None));
     }
-    response.extensions_mut().clear();
     let deadlines = &local.config.deadlines;
     let total_due_ms = deadlines.total.map_or(u64::MAX, |total| {
         let left = (exchange.start() + total).saturating_duration_since(Instant::now());

@@ -3,14 +3,14 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use http::HeaderValue;
 use prometheus::Registry;
 use rand::random;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 use tracing::info;
 
 use crate::access;
@@ -63,6 +63,7 @@ pub struct Proxy {
     addresses: Vec<SocketAddr>,
     config: Arc<Config>,
     stage: watch::Sender<Stage>,
+    drain_began: OnceLock<Instant>,
     failure: watch::Receiver<Option<Error>>,
     access_dropped: Option<Arc<AtomicU64>>,
     threads: Mutex<Threads>,
@@ -123,6 +124,7 @@ impl Proxy {
             addresses,
             config,
             stage,
+            drain_began: OnceLock::new(),
             failure,
             access_dropped,
             threads,
@@ -204,18 +206,16 @@ impl Proxy {
     }
 
     /// Ends the proxy: asks clients to go elsewhere while still accepting for the grace time, then closes the listeners, finishes
-    /// what is in flight and cuts what is left at the deadline. Returns when all threads have ended. Calling it again waits too.
+    /// what is in flight and cuts what is left at the deadline. Returns when all threads have ended.
+    ///
+    /// Cancel safe: called again, it goes on where it was.
     pub async fn drain(&self) {
-        let first = self.stage.send_if_modified(|stage| {
-            let first = *stage == Stage::Serving;
-            *stage = (*stage).max(Stage::Draining);
-            first
-        });
-        if first {
+        let began = *self.drain_began.get_or_init(Instant::now);
+        if self.enter(Stage::Draining) {
             info!(grace = ?self.config.drain.grace, "proxy drains");
-            sleep(self.config.drain.grace).await;
-            self.stage.send_replace(Stage::Closing);
         }
+        sleep_until(began + self.config.drain.grace).await;
+        self.enter(Stage::Closing);
         let mut failure = self.failure.clone();
         // Every thread holds a sender: the channel closes when the last has ended.
         while failure.changed().await.is_ok() {}
@@ -223,7 +223,16 @@ impl Proxy {
         info!("proxy has drained");
     }
 
-    /// Collects threads that have ended already.
+    /// Moves on to `stage`, never back; true when that changed anything.
+    fn enter(&self, stage: Stage) -> bool {
+        self.stage.send_if_modified(|now| {
+            let later = *now < stage;
+            *now = (*now).max(stage);
+            later
+        })
+    }
+
+    /// Collects threads that have ended, or are about to.
     fn join(&self) {
         let threads =
             std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
@@ -238,7 +247,8 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.stage.send_replace(Stage::Closing);
+        self.enter(Stage::Cut);
+        self.join();
     }
 }
 

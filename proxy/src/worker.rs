@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicUsize;
 use http::HeaderValue;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
@@ -33,6 +33,8 @@ pub(crate) enum Stage {
     Draining,
     /// Takes no new connections and finishes what it has.
     Closing,
+    /// Ends at once.
+    Cut,
 }
 
 /// What all tasks of one worker share.
@@ -137,7 +139,7 @@ impl Local {
     /// Moves on, and lets every connection know.
     pub(crate) fn enter(&self, stage: Stage) {
         self.stage.set(stage);
-        if stage == Stage::Closing {
+        if stage >= Stage::Closing {
             self.pool.close();
         }
         self.ticker.wake_all();
@@ -199,11 +201,14 @@ pub(crate) async fn run(
     let deadline = async {
         let mut stage = stage.clone();
         closing(&mut stage).await;
-        sleep_until(Instant::now() + local.config.drain.deadline).await;
+        let cut = stage.wait_for(|stage| *stage == Stage::Cut);
+        timeout(local.config.drain.deadline, cut).await.is_ok()
     };
     tokio::select! {
         () = work => debug!("worker has finished"),
-        () = deadline => warn!("connections are cut: the drain's deadline has passed"),
+        dropped = deadline => if !dropped {
+            warn!("connections are cut: the drain's deadline has passed");
+        },
         () = keep_time(&local) => {}
         () = keep_tables(&local) => {}
         () = follow(&local, stage.clone()) => {}
@@ -258,7 +263,7 @@ async fn follow(local: &Local, mut stage: watch::Receiver<Stage>) {
 /// Returns when the proxy closes, or is gone.
 pub(crate) async fn closing(stage: &mut watch::Receiver<Stage>) {
     if stage
-        .wait_for(|stage| *stage == Stage::Closing)
+        .wait_for(|stage| *stage >= Stage::Closing)
         .await
         .is_err()
     {
