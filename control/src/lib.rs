@@ -5,17 +5,23 @@
 //! | [`analysis`] | what an analysis does next, pure |
 //! | [`api`] | the wire types of the objects |
 //! | [`cache`] | one kind's objects as last seen, kept current by a watch |
+//! | [`controller`] | the kinds' drivers, wired to watches and a queue |
 //! | [`fleet`] | the proxies as the controller sees them |
 //! | [`local`] | one machine as a cluster: an API server, and what plays the cluster's other controllers and its pods |
 //! | [`measure`] | the I/O of analysis: one file per provider |
+//! | [`metrics`] | the controller's metrics |
+//! | [`reconcile`] | one driver per kind: observe, decide, write |
 //! | [`rollout`] | what a rollout does next, pure |
 //! | [`routing`] | Services, EndpointSlices and Splits → the proxy's table |
 
 pub mod analysis;
 pub mod api;
 pub mod cache;
+pub mod controller;
 pub mod fleet;
 pub mod local;
 pub mod measure;
+pub mod metrics;
+pub mod reconcile;
 pub mod rollout;
 pub mod routing;

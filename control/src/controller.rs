@@ -1,0 +1,204 @@
+//! The kinds' drivers, wired to watches and a queue.
+//!
+//! Watches feed caches; a change puts the keys it concerns into the queue, and so does a proxy that has something new to say; workers
+//! take keys off it, each key by one worker at a time. Everything ends, joined, when the token is cancelled.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::{Client, ResourceExt};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use self::queue::{Outcome, Queue};
+use crate::fleet::state::Wake;
+use crate::fleet::{self, Fleet};
+use crate::metrics::Metrics;
+use crate::reconcile::events::{Events, Sender};
+use crate::reconcile::objects::{Key, Keys, Name, Objects};
+use crate::reconcile::{self, Context, Error, outcome};
+
+pub mod queue;
+
+/// Longest look at one key: a hundred writes at the speed of a slow API server. What takes longer hangs, and is tried again.
+const LOOK_LIMIT: Duration = Duration::from_secs(60);
+
+/// What the controller is told. Already valid.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The one namespace to look after; none means all.
+    pub namespace: Option<String>,
+    /// Where the proxies are found.
+    pub fleet: fleet::Config,
+    /// Keys looked at side by side.
+    pub workers: NonZeroUsize,
+}
+
+/// The controller, not yet running.
+pub struct Controller {
+    context: Arc<Context>,
+    config: Config,
+    keys: Keys,
+    events: Sender,
+    metrics: Arc<Metrics>,
+}
+
+impl Controller {
+    /// A controller that works through `client`.
+    pub fn new(client: Client, config: Config) -> Self {
+        let keys: Keys = Arc::new(Queue::new());
+        let objects = Objects::new(&keys);
+        let fleet = Fleet::new(on_fleet(&keys, &objects));
+        let (events, sender) = Events::new();
+        let context = Arc::new(Context::new(client, objects, fleet, events));
+        Self {
+            metrics: Arc::new(Metrics::new(Arc::clone(&context))),
+            context,
+            config,
+            keys,
+            events: sender,
+        }
+    }
+
+    /// The proxies, as the controller sees them.
+    pub fn fleet(&self) -> Fleet {
+        self.context.fleet.clone()
+    }
+
+    /// The controller's metrics, to be registered.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.metrics)
+    }
+
+    /// Works until `cancel`; every task has ended when it returns.
+    pub async fn run(self, cancel: CancellationToken) {
+        let Self {
+            context,
+            config,
+            keys,
+            events,
+            metrics,
+        } = self;
+        let mut tasks = JoinSet::new();
+        let namespace = config.namespace.as_deref();
+        context
+            .objects
+            .feed(&context.client, namespace, &mut tasks, &cancel);
+        let (fleet, client) = (context.fleet.clone(), context.client.clone());
+        tasks.spawn({
+            let cancel = cancel.clone();
+            async move { fleet.run(client, config.fleet, cancel).await }
+        });
+        tasks.spawn(events.run(context.client.clone(), cancel.clone()));
+        if cancel
+            .run_until_cancelled(context.objects.ready())
+            .await
+            .is_some()
+        {
+            info!("controller ready");
+            for _ in 0..config.workers.get() {
+                let worker = Worker {
+                    context: Arc::clone(&context),
+                    keys: Arc::clone(&keys),
+                    metrics: Arc::clone(&metrics),
+                };
+                tasks.spawn(worker.run(cancel.clone()));
+            }
+        }
+        while let Some(ended) = tasks.join_next().await {
+            if let Err(death) = ended {
+                // A part that is missing would be missed silently: the role goes down, and whoever runs it starts it anew.
+                error!(%death, "a task of the controller died");
+                cancel.cancel();
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Controller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Controller")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+struct Worker {
+    context: Arc<Context>,
+    keys: Keys,
+    metrics: Arc<Metrics>,
+}
+
+impl Worker {
+    async fn run(self, cancel: CancellationToken) {
+        // A look that has begun is finished: what it has written is safe at any point, but its status tells the rest.
+        while let Some(key) = cancel.run_until_cancelled(self.keys.next()).await {
+            let outcome = self.look(&key).await;
+            self.keys.finish(&key, outcome);
+        }
+    }
+
+    async fn look(&self, key: &Key) -> Outcome {
+        let begin = Instant::now();
+        let now = now();
+        let Ok(result) = timeout(LOOK_LIMIT, Box::pin(look(&self.context, key, now))).await else {
+            warn!(?key, limit = ?LOOK_LIMIT, "gave up on a look");
+            self.metrics.looked(key, begin.elapsed(), false);
+            return Outcome::Failed;
+        };
+        self.metrics.looked(
+            key,
+            begin.elapsed(),
+            !matches!(result, Err(Error::Api { .. })),
+        );
+        match &result {
+            Err(error) if error.is_trouble() => {
+                warn!(?key, error = error as &dyn std::error::Error, "look failed")
+            }
+            Err(error) => debug!(?key, %error, "looking again"),
+            Ok(_) => {}
+        }
+        outcome(&result, now)
+    }
+}
+
+async fn look(context: &Context, key: &Key, now: Timestamp) -> Result<Option<Timestamp>, Error> {
+    match key {
+        Key::Rollout(name) => reconcile::rollout::reconcile(context, name, now).await,
+        Key::AnalysisRun(_) => Ok(None),
+        Key::Service(name) => reconcile::services::release(context, name).await,
+        Key::Splits { namespace } => reconcile::split::reconcile(context, namespace, now).await,
+    }
+}
+
+/// A proxy has something new to say: the Split and its rollout are looked at.
+fn on_fleet(keys: &Keys, objects: &Objects) -> fleet::Listener {
+    let (keys, splits) = (Arc::clone(keys), objects.splits.clone());
+    let add = move |namespace: &str, name: &str| {
+        keys.add(Key::Splits {
+            namespace: namespace.to_owned(),
+        });
+        keys.add(Key::Rollout(Name {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }));
+    };
+    Box::new(move |wake| match wake {
+        Wake::Split { namespace, name } => add(namespace, name),
+        Wake::All => {
+            for split in splits.all() {
+                add(&split.namespace().unwrap_or_default(), &split.name_any());
+            }
+        }
+    })
+}
+
+#[expect(clippy::disallowed_methods, reason = "the edge: once a look")]
+fn now() -> Timestamp {
+    Timestamp::now()
+}

@@ -1,0 +1,189 @@
+//! One look at an object: read what is, let the pure modules decide, write what follows.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`rollout`] | the driver for Rollouts |
+//! | [`observe`] | reads everything one decision looks at |
+//! | [`apply`] | one action → one write |
+//! | [`status`] | the status patch, and the memory beside it |
+//! | [`services`] | revision Services, and Service selectors that nobody keeps any more |
+//! | [`split`] | the conditions of Splits |
+//! | [`events`] | Events |
+//! | [`objects`] | the caches all of this reads, and which key a change concerns |
+//!
+//! Every write carries the resourceVersion it was decided on; a conflict means looking again. After a write a key waits until the
+//! written kind's cache has seen it, so that no decision rests on a world without it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::Client;
+
+use self::events::Events;
+use self::objects::{Key, Name, Objects};
+use crate::controller::queue::Outcome;
+use crate::fleet::Fleet;
+
+pub mod apply;
+pub mod events;
+pub mod objects;
+pub mod observe;
+pub mod rollout;
+pub mod services;
+pub mod split;
+pub mod status;
+
+/// How long a key waits for its own write to come into view before it looks whether it has. The write's event wakes it earlier.
+const CATCH_UP: Duration = Duration::from_secs(1);
+
+/// What every look needs.
+pub struct Context {
+    /// The way to the API server.
+    pub client: Client,
+    /// What is.
+    pub objects: Objects,
+    /// The proxies.
+    pub fleet: Fleet,
+    /// Where Events go.
+    pub events: Events,
+    /// Writes of each key that its caches may not have seen yet.
+    unseen: Mutex<HashMap<Key, Vec<Unseen>>>,
+    /// ReplicaSet names that others have taken, by Rollout.
+    taken: Mutex<HashMap<Name, BTreeSet<String>>>,
+}
+
+/// A write that a cache may not have seen yet.
+pub struct Unseen(Box<dyn Fn() -> bool + Send + Sync>);
+
+/// Why a look ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server refused or did not answer.
+    #[error("{doing}")]
+    Api {
+        /// What we were about.
+        doing: String,
+        /// What came back.
+        source: kube::Error,
+    },
+    /// What the decision rested on has changed meanwhile.
+    #[error("{0} has changed meanwhile")]
+    Stale(String),
+    /// The spec is invalid, which stands in a condition: tried again, as what it refers to may appear.
+    #[error("the spec is invalid: {0}")]
+    Invalid(String),
+}
+
+impl Error {
+    /// An answer of the API server: a conflict, or an object that is gone or there already, means that our view was old.
+    pub fn api(doing: impl Into<String>, source: kube::Error) -> Self {
+        let doing = doing.into();
+        match &source {
+            kube::Error::Api(status) if matches!(status.code, 404 | 409) => Self::Stale(doing),
+            _ => Self::Api { doing, source },
+        }
+    }
+
+    /// Whether it is worth a line in the log: a stale view is everyday business.
+    pub fn is_trouble(&self) -> bool {
+        match self {
+            Self::Api { .. } | Self::Invalid(_) => true,
+            Self::Stale(_) => false,
+        }
+    }
+}
+
+impl Context {
+    /// What every look needs.
+    pub fn new(client: Client, objects: Objects, fleet: Fleet, events: Events) -> Self {
+        Self {
+            client,
+            objects,
+            fleet,
+            events,
+            unseen: Mutex::default(),
+            taken: Mutex::default(),
+        }
+    }
+
+    /// How long to wait before a key may be decided: none once its caches have seen all it has written.
+    pub fn catch_up(&self, key: &Key) -> Option<Duration> {
+        let mut unseen = lock(&self.unseen);
+        let writes = unseen.get_mut(key)?;
+        writes.retain(|write| !(write.0)());
+        if writes.is_empty() {
+            unseen.remove(key);
+            return None;
+        }
+        Some(CATCH_UP)
+    }
+
+    /// Remembers writes of a key until its caches have seen them.
+    pub fn wrote(&self, key: &Key, writes: Vec<Unseen>) {
+        if !writes.is_empty() {
+            lock(&self.unseen)
+                .entry(key.clone())
+                .or_default()
+                .extend(writes);
+        }
+    }
+
+    fn taken(&self, rollout: &Name) -> BTreeSet<String> {
+        lock(&self.taken).get(rollout).cloned().unwrap_or_default()
+    }
+
+    fn take_name(&self, rollout: &Name, name: &str) {
+        lock(&self.taken)
+            .entry(rollout.clone())
+            .or_default()
+            .insert(name.to_owned());
+    }
+
+    fn forget(&self, rollout: &Name) {
+        lock(&self.taken).remove(rollout);
+        lock(&self.unseen).remove(&Key::Rollout(rollout.clone()));
+    }
+}
+
+/// The queue's word for what came of a look; `again` is when to look by itself.
+pub fn outcome(result: &Result<Option<Timestamp>, Error>, now: Timestamp) -> Outcome {
+    match result {
+        Ok(None) => Outcome::Done,
+        Ok(Some(again)) => {
+            let wait = again.duration_since(now);
+            Outcome::Again(wait.try_into().unwrap_or(Duration::ZERO))
+        }
+        Err(Error::Api { .. } | Error::Stale(_) | Error::Invalid(_)) => Outcome::Failed,
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("objects", &self.objects)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Unseen {
+    /// A write that is in view once `seen` says so.
+    pub fn until(seen: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self(Box::new(seen))
+    }
+}
+
+impl fmt::Debug for Unseen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unseen").field("seen", &(self.0)()).finish()
+    }
+}
+
+/// What every look needs, shared.
+pub type Shared = Arc<Context>;

@@ -1,0 +1,469 @@
+//! One action → one write, with the resourceVersion it was decided on.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Debug;
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Api, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::objects::{Key, controller_of};
+use super::observe::Scene;
+use super::services;
+use super::{Context, Error, Unseen};
+use crate::api::replicaset::ReplicaSetSpec;
+use crate::api::{AnalysisRun, ReplicaSet, Rollout, Split, labels};
+use crate::cache::Cache;
+use crate::rollout::Action;
+use crate::rollout::decision::NewReplicaSet;
+
+/// Writes what was decided on one scene.
+#[derive(Debug)]
+pub struct Writer<'a> {
+    context: &'a Context,
+    scene: &'a Scene,
+    /// Versions that our own writes of this turn have brought, by kind and name: the next write rests on those.
+    versions: HashMap<(String, String), String>,
+    unseen: Vec<Unseen>,
+}
+
+/// A kind that is written here.
+trait Kind:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + Debug
+    + Serialize
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
+{
+    /// Where it is cached.
+    fn cache(context: &Context) -> &Cache<Self>;
+}
+
+impl Kind for Rollout {
+    fn cache(context: &Context) -> &Cache<Self> {
+        &context.objects.rollouts
+    }
+}
+
+impl Kind for ReplicaSet {
+    fn cache(context: &Context) -> &Cache<Self> {
+        &context.objects.replica_sets
+    }
+}
+
+impl Kind for Service {
+    fn cache(context: &Context) -> &Cache<Self> {
+        &context.objects.services
+    }
+}
+
+impl Kind for Split {
+    fn cache(context: &Context) -> &Cache<Self> {
+        &context.objects.splits
+    }
+}
+
+impl Kind for AnalysisRun {
+    fn cache(context: &Context) -> &Cache<Self> {
+        &context.objects.runs
+    }
+}
+
+/// Which part of an object a patch goes to.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Whole,
+    Status,
+}
+
+impl<'a> Writer<'a> {
+    /// Nothing written yet.
+    pub fn new(context: &'a Context, scene: &'a Scene) -> Self {
+        Self {
+            context,
+            scene,
+            versions: HashMap::new(),
+            unseen: Vec::new(),
+        }
+    }
+
+    /// Lets the key wait for what was written. Call it whatever came of the writes.
+    pub fn finish(self) {
+        let key = Key::Rollout(self.scene.name.clone());
+        self.context.wrote(&key, self.unseen);
+    }
+
+    /// Does one action.
+    ///
+    /// # Errors
+    ///
+    /// When the API server refuses, or what the action rests on has changed.
+    pub async fn apply(&mut self, action: &Action) -> Result<(), Error> {
+        match action {
+            Action::SetReplicas { replicas } => {
+                self.patch_rollout(json!({"spec": {"replicas": replicas}}))
+                    .await
+            }
+            Action::AnnotateRollout { revision } => {
+                let annotations = json!({labels::REVISION: revision.to_string()});
+                self.patch_rollout(json!({"metadata": {"annotations": annotations}}))
+                    .await
+            }
+            Action::CreateReplicaSet(set) => self.create_replica_set(set).await,
+            Action::AnnotateReplicaSet {
+                name,
+                set,
+                remove,
+                min_ready_seconds,
+            } => {
+                let mut patch = annotations(set, remove);
+                if let Some(seconds) = min_ready_seconds {
+                    patch["spec"] = json!({"minReadySeconds": seconds});
+                }
+                self.patch::<ReplicaSet>(name, patch, Part::Whole).await
+            }
+            Action::ScaleReplicaSet {
+                name,
+                from: _,
+                to,
+                set,
+                remove,
+            } => {
+                let mut patch = annotations(set, remove);
+                patch["spec"] = json!({"replicas": to});
+                self.patch::<ReplicaSet>(name, patch, Part::Whole).await
+            }
+            Action::EnsureRevisionService {
+                replica_set,
+                hash: _,
+            } => self.ensure_revision_service(replica_set).await,
+            Action::SwitchService { name, hash } => self.switch_service(name, hash).await,
+            Action::WriteSplit(split) => self.write_split(split).await,
+            Action::DeleteSplit => self.delete::<Split>(&self.scene.name.name.clone()).await,
+            Action::CreateAnalysisRun(run) => self.create(run.as_ref()).await,
+            Action::TerminateAnalysisRun { name } => {
+                self.patch::<AnalysisRun>(name, json!({"spec": {"terminate": true}}), Part::Whole)
+                    .await
+            }
+            Action::DeleteReplicaSet { name } => self.delete::<ReplicaSet>(name).await,
+            Action::DeleteAnalysisRun { name } => self.delete::<AnalysisRun>(name).await,
+        }
+    }
+
+    /// Merge-patches the Rollout.
+    ///
+    /// # Errors
+    ///
+    /// When the API server refuses, or the Rollout has changed.
+    pub async fn patch_rollout(&mut self, patch: Value) -> Result<(), Error> {
+        let name = self.scene.name.name.clone();
+        self.patch::<Rollout>(&name, patch, Part::Whole).await
+    }
+
+    /// Merge-patches the Rollout's status.
+    ///
+    /// # Errors
+    ///
+    /// When the API server refuses, or the Rollout has changed.
+    pub async fn patch_rollout_status(&mut self, status: Value) -> Result<(), Error> {
+        let name = self.scene.name.name.clone();
+        self.patch::<Rollout>(&name, json!({"status": status}), Part::Status)
+            .await
+    }
+
+    /// Merge-patches the status of the Rollout's Split.
+    ///
+    /// # Errors
+    ///
+    /// When the API server refuses, or the Split has changed.
+    pub async fn patch_split_status(&mut self, status: Value) -> Result<(), Error> {
+        let name = self.scene.name.name.clone();
+        self.patch::<Split>(&name, json!({"status": status}), Part::Status)
+            .await
+    }
+
+    /// Whether the Rollout has a Split of its own after what was written.
+    pub fn has_split(&self) -> bool {
+        let key = (Split::kind(&()).into_owned(), self.scene.name.name.clone());
+        match self.versions.get(&key) {
+            Some(version) => !version.is_empty(),
+            None => self.scene.own_split().is_some(),
+        }
+    }
+
+    /// Makes a ReplicaSet that nobody controls the Rollout's own, or lets go of one (R1.4).
+    ///
+    /// # Errors
+    ///
+    /// When the API server refuses, or the ReplicaSet has changed.
+    pub async fn own(&mut self, set: &ReplicaSet, owned: bool) -> Result<(), Error> {
+        let ours = self.scene.rollout.metadata.uid.clone().unwrap_or_default();
+        let mut owners = set.owner_references().to_vec();
+        owners.retain(|owner| owner.uid != ours);
+        if owned {
+            owners.push(self.owner(true));
+        }
+        let patch = json!({"metadata": {"uid": set.metadata.uid, "ownerReferences": owners}});
+        self.patch::<ReplicaSet>(&set.name_any(), patch, Part::Whole)
+            .await
+    }
+
+    async fn create_replica_set(&mut self, new: &NewReplicaSet) -> Result<(), Error> {
+        let NewReplicaSet {
+            name,
+            hash: _,
+            labels,
+            annotations,
+            selector,
+            template,
+            min_ready_seconds,
+        } = new;
+        let set = ReplicaSet {
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                namespace: Some(self.scene.name.namespace.clone()),
+                labels: Some(labels.clone()),
+                annotations: Some(annotations.clone()),
+                owner_references: Some(vec![self.owner(true)]),
+                ..ObjectMeta::default()
+            },
+            spec: ReplicaSetSpec {
+                replicas: Some(0),
+                min_ready_seconds: (*min_ready_seconds > 0).then_some(*min_ready_seconds),
+                selector: selector.clone(),
+                template: template.clone(),
+            },
+            status: None,
+        };
+        let result = self.create(&set).await;
+        if matches!(result, Err(Error::Stale(_))) {
+            self.note_if_taken(name).await?;
+        }
+        result
+    }
+
+    /// The name is there already: ours, and about to come into view, or another's (R2.5).
+    async fn note_if_taken(&self, name: &str) -> Result<(), Error> {
+        let existing = self.api::<ReplicaSet>().get_opt(name).await;
+        let existing =
+            existing.map_err(|source| Error::api(format!("reading ReplicaSet {name}"), source))?;
+        let Some(existing) = existing else {
+            return Ok(());
+        };
+        let ours = controller_of(&existing.metadata).map(|owner| &owner.uid)
+            == self.scene.rollout.metadata.uid.as_ref();
+        if !ours {
+            self.context.take_name(&self.scene.name, name);
+        }
+        Ok(())
+    }
+
+    async fn ensure_revision_service(&mut self, replica_set: &str) -> Result<(), Error> {
+        let Some(set) = self
+            .scene
+            .sets
+            .iter()
+            .find(|set| set.name_any() == replica_set)
+        else {
+            return Err(Error::Stale(format!("ReplicaSet {replica_set}")));
+        };
+        let wanted = services::wanted(set, &self.scene.targets());
+        let name = wanted.name_any();
+        match self
+            .context
+            .objects
+            .services
+            .get(&self.scene.name.namespace, &name)
+        {
+            None => self.create(&wanted).await,
+            Some(existing) if services::is_owned_alike(&existing, &wanted) => {
+                let spec = wanted.spec.unwrap_or_default();
+                let patch = json!({"spec": {"selector": spec.selector, "ports": spec.ports, "publishNotReadyAddresses": false}});
+                self.patch::<Service>(&name, patch, Part::Whole).await
+            }
+            Some(_) => Err(Error::Invalid(format!(
+                "Service {name} stands where a revision Service has to be"
+            ))),
+        }
+    }
+
+    /// R15.1.
+    async fn switch_service(&mut self, name: &str, hash: &str) -> Result<(), Error> {
+        let version = self.version::<Service>(name)?;
+        let patch = json!({
+            "metadata": {"resourceVersion": version, "annotations": {labels::MANAGED_BY: self.scene.name.name}},
+            "spec": {"selector": {labels::POD_TEMPLATE_HASH: hash}},
+        });
+        let written = self
+            .api::<Service>()
+            .patch(name, &PatchParams::default(), &Patch::Strategic(&patch))
+            .await;
+        self.wrote(written.map_err(|source| Error::api(format!("Service {name}"), source))?);
+        Ok(())
+    }
+
+    async fn write_split(&mut self, split: &crate::rollout::Split) -> Result<(), Error> {
+        let name = self.scene.name.name.clone();
+        let services = self.scene.revision_services();
+        if let Some(version) = split
+            .versions
+            .iter()
+            .find(|version| !services.contains_key(&version.revision))
+        {
+            return Err(Error::Stale(format!(
+                "the ReplicaSet of revision {}",
+                version.revision
+            )));
+        }
+        let spec = split.spec(&services);
+        let Some(existing) = self.scene.own_split() else {
+            let mut split = Split::new(&name, spec);
+            split.metadata.namespace = Some(self.scene.name.namespace.clone());
+            split.metadata.owner_references = Some(vec![self.owner(false)]);
+            return self.create(&split).await;
+        };
+        let mut whole = Split::clone(existing);
+        whole.metadata.resource_version = Some(self.version::<Split>(&name)?);
+        whole.metadata.managed_fields = None;
+        whole.spec = spec;
+        let written = self
+            .api::<Split>()
+            .replace(&name, &PostParams::default(), &whole)
+            .await;
+        self.wrote(written.map_err(|source| Error::api(format!("Split {name}"), source))?);
+        Ok(())
+    }
+
+    async fn create<K: Kind>(&mut self, object: &K) -> Result<(), Error> {
+        let doing = format!("{} {}", K::kind(&()), object.name_any());
+        let written = self.api::<K>().create(&PostParams::default(), object).await;
+        self.wrote(written.map_err(|source| Error::api(doing, source))?);
+        Ok(())
+    }
+
+    async fn patch<K: Kind>(
+        &mut self,
+        name: &str,
+        mut patch: Value,
+        part: Part,
+    ) -> Result<(), Error> {
+        patch["metadata"]["resourceVersion"] = json!(self.version::<K>(name)?);
+        let (api, params, patch) = (
+            self.api::<K>(),
+            PatchParams::default(),
+            Patch::Merge(&patch),
+        );
+        let written = match part {
+            Part::Whole => api.patch(name, &params, &patch).await,
+            Part::Status => api.patch_status(name, &params, &patch).await,
+        };
+        self.wrote(
+            written.map_err(|source| Error::api(format!("{} {name}", K::kind(&())), source))?,
+        );
+        Ok(())
+    }
+
+    async fn delete<K: Kind>(&mut self, name: &str) -> Result<(), Error> {
+        let Some(object) = K::cache(self.context).get(&self.scene.name.namespace, name) else {
+            return Ok(());
+        };
+        let params = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: object.uid(),
+                resource_version: Some(self.version::<K>(name)?),
+            }),
+            ..DeleteParams::background()
+        };
+        let deleted = self.api::<K>().delete(name, &params).await;
+        deleted.map_err(|source| Error::api(format!("{} {name}", K::kind(&())), source))?;
+        self.versions
+            .insert((K::kind(&()).into_owned(), name.to_owned()), String::new());
+        let (cache, namespace, name) = (
+            K::cache(self.context).clone(),
+            self.scene.name.namespace.clone(),
+            name.to_owned(),
+        );
+        self.unseen.push(Unseen::until(move || {
+            let now = cache.get(&namespace, &name);
+            now.is_none_or(|now| {
+                now.uid() != object.uid() || now.meta().deletion_timestamp.is_some()
+            })
+        }));
+        Ok(())
+    }
+
+    /// The version a write rests on: our own last write's, else the one that was observed.
+    fn version<K: Kind>(&self, name: &str) -> Result<String, Error> {
+        let key = (K::kind(&()).into_owned(), name.to_owned());
+        if let Some(version) = self.versions.get(&key) {
+            return Ok(version.clone());
+        }
+        let observed = match self.observed_version(&key) {
+            Some(version) => Some(version),
+            None => K::cache(self.context)
+                .get(&self.scene.name.namespace, name)
+                .and_then(|o| o.resource_version()),
+        };
+        observed.ok_or_else(|| Error::Stale(format!("{} {name}", key.0)))
+    }
+
+    /// The version in the scene, which is what the decision saw.
+    fn observed_version(&self, (kind, name): &(String, String)) -> Option<String> {
+        let scene = self.scene;
+        let mut all = std::iter::once(("Rollout", &scene.rollout.metadata))
+            .chain(scene.sets.iter().map(|set| ("ReplicaSet", &set.metadata)))
+            .chain(
+                scene
+                    .services
+                    .iter()
+                    .map(|service| ("Service", &service.metadata)),
+            )
+            .chain(scene.runs.iter().map(|run| ("AnalysisRun", &run.metadata)))
+            .chain(scene.split.iter().map(|split| ("Split", &split.metadata)));
+        let found = all.find(|(of, metadata)| of == kind && metadata.name.as_ref() == Some(name));
+        found.and_then(|(_, metadata)| metadata.resource_version.clone())
+    }
+
+    fn wrote<K: Kind>(&mut self, written: K) {
+        let version = written.resource_version().unwrap_or_default();
+        let cache = K::cache(self.context).clone();
+        let mark = cache.mark(&version);
+        self.unseen
+            .push(Unseen::until(move || cache.has_seen(mark)));
+        self.versions
+            .insert((K::kind(&()).into_owned(), written.name_any()), version);
+    }
+
+    fn owner(&self, blocks_deletion: bool) -> OwnerReference {
+        let metadata = &self.scene.rollout.metadata;
+        OwnerReference {
+            api_version: Rollout::api_version(&()).into_owned(),
+            kind: Rollout::kind(&()).into_owned(),
+            name: self.scene.name.name.clone(),
+            uid: metadata.uid.clone().unwrap_or_default(),
+            controller: Some(true),
+            block_owner_deletion: Some(blocks_deletion),
+        }
+    }
+
+    fn api<K: Kind>(&self) -> Api<K> {
+        Api::namespaced(self.context.client.clone(), &self.scene.name.namespace)
+    }
+}
+
+/// A merge patch of annotations: those to set, and those to remove.
+fn annotations(set: &BTreeMap<String, String>, remove: &[String]) -> Value {
+    let mut annotations = json!(set);
+    for key in remove {
+        annotations[key] = Value::Null;
+    }
+    json!({"metadata": {"annotations": annotations}})
+}

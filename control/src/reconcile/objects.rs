@@ -1,0 +1,355 @@
+//! The objects the controller decides on, as caches; and which keys a change of each concerns.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
+use kube::runtime::watcher;
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::rollout::{PLUGIN, ProxyRouting};
+use crate::api::{
+    AnalysisRun, AnalysisTemplate, ClusterAnalysisTemplate, ReplicaSet, Rollout, Split, labels,
+};
+use crate::cache::{Cache, Change, Listener, feed, scoped};
+use crate::controller::queue::Queue;
+
+/// What is looked at by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Key {
+    /// A Rollout.
+    Rollout(Name),
+    /// An AnalysisRun.
+    AnalysisRun(Name),
+    /// A Service that a Rollout has its hash in, or had.
+    Service(Name),
+    /// All Splits of a namespace: who governs what is decided among them.
+    Splits {
+        /// The namespace.
+        namespace: String,
+    },
+}
+
+/// An object's name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name there.
+    pub name: String,
+}
+
+/// An `apps/v1` Deployment, as a `workloadRef` needs it: its template stays as it was written.
+#[derive(Clone, Debug, Default, PartialEq, Resource, Deserialize)]
+#[resource(inherit = k8s_openapi::api::apps::v1::Deployment)]
+pub struct Deployment {
+    /// Standard metadata.
+    pub metadata: ObjectMeta,
+    /// What is wanted.
+    #[serde(default)]
+    pub spec: DeploymentSpec,
+}
+
+/// What is wanted of a Deployment.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct DeploymentSpec {
+    /// Which pods are its own.
+    #[serde(default)]
+    pub selector: Option<LabelSelector>,
+    /// The pod template, as JSON.
+    #[serde(default)]
+    pub template: Value,
+}
+
+/// Everything the controller decides on.
+#[derive(Clone, Debug)]
+pub struct Objects {
+    /// Rollouts.
+    pub rollouts: Cache<Rollout>,
+    /// ReplicaSets that carry a pod-template hash: those of plain Deployments are none of our business (R1.4).
+    pub replica_sets: Cache<ReplicaSet>,
+    /// Services.
+    pub services: Cache<Service>,
+    /// Splits.
+    pub splits: Cache<Split>,
+    /// AnalysisRuns.
+    pub runs: Cache<AnalysisRun>,
+    /// AnalysisTemplates.
+    pub templates: Cache<AnalysisTemplate>,
+    /// ClusterAnalysisTemplates.
+    pub cluster_templates: Cache<ClusterAnalysisTemplate>,
+    /// Deployments, for `workloadRef`.
+    pub deployments: Cache<Deployment>,
+}
+
+/// The keys to look at.
+pub type Keys = Arc<Queue<Key>>;
+
+impl Objects {
+    /// Empty caches that put what a change concerns into `keys`.
+    pub fn new(keys: &Keys) -> Self {
+        let rollouts = Cache::new(vec![on_rollout(keys)]);
+        let replica_sets = Cache::new(vec![on_replica_set(keys, &rollouts)]);
+        Self {
+            services: Cache::new(vec![on_service(keys, &rollouts, &replica_sets)]),
+            splits: Cache::new(vec![on_split(keys)]),
+            runs: Cache::new(vec![on_run(keys)]),
+            templates: Cache::new(vec![on_template(keys, &rollouts)]),
+            cluster_templates: Cache::new(vec![on_template(keys, &rollouts)]),
+            deployments: Cache::new(vec![on_deployment(keys, &rollouts)]),
+            rollouts,
+            replica_sets,
+        }
+    }
+
+    /// Returns once every kind has been listed completely. Cancel safe.
+    pub async fn ready(&self) {
+        let Self {
+            rollouts,
+            replica_sets,
+            services,
+            splits,
+            runs,
+            templates,
+            cluster_templates,
+            deployments,
+        } = self;
+        rollouts.ready().await;
+        replica_sets.ready().await;
+        services.ready().await;
+        splits.ready().await;
+        runs.ready().await;
+        templates.ready().await;
+        cluster_templates.ready().await;
+        deployments.ready().await;
+    }
+
+    /// Starts the watches, until `cancel`.
+    pub fn feed(
+        &self,
+        client: &Client,
+        namespace: Option<&str>,
+        tasks: &mut JoinSet<()>,
+        cancel: &CancellationToken,
+    ) {
+        let Self {
+            rollouts,
+            replica_sets,
+            services,
+            splits,
+            runs,
+            templates,
+            cluster_templates,
+            deployments,
+        } = self.clone();
+        let all = watcher::Config::default;
+        let hashed = all().labels(labels::POD_TEMPLATE_HASH);
+        let mut start = |feeding: futures::future::BoxFuture<'static, ()>| {
+            let cancel = cancel.clone();
+            tasks.spawn(async move {
+                cancel.run_until_cancelled(feeding).await;
+            });
+        };
+        let api = || client.clone();
+        start(Box::pin(feed(rollouts, scoped(api(), namespace), all())));
+        start(Box::pin(feed(
+            replica_sets,
+            scoped(api(), namespace),
+            hashed,
+        )));
+        start(Box::pin(feed(services, scoped(api(), namespace), all())));
+        start(Box::pin(feed(splits, scoped(api(), namespace), all())));
+        start(Box::pin(feed(runs, scoped(api(), namespace), all())));
+        start(Box::pin(feed(templates, scoped(api(), namespace), all())));
+        start(Box::pin(feed(cluster_templates, Api::all(api()), all())));
+        start(Box::pin(feed(deployments, scoped(api(), namespace), all())));
+    }
+}
+
+impl Name {
+    /// The name of an object.
+    pub fn of(metadata: &ObjectMeta) -> Self {
+        Self {
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            name: metadata.name.clone().unwrap_or_default(),
+        }
+    }
+
+    fn new(namespace: &str, name: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }
+    }
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// The names of the Services that a Rollout names: stable, canary, and those that our routing block splits.
+pub fn services_of(rollout: &Rollout) -> BTreeSet<String> {
+    let Some(canary) = &rollout.spec.strategy.canary else {
+        return BTreeSet::new();
+    };
+    let plugins = canary
+        .traffic_routing
+        .as_ref()
+        .and_then(|routing| routing.plugins.as_ref());
+    let block = plugins.and_then(|plugins| plugins.get(PLUGIN));
+    let ours: ProxyRouting = block
+        .and_then(|block| ProxyRouting::deserialize(block).ok())
+        .unwrap_or_default();
+    let named = [&canary.stable_service, &canary.canary_service]
+        .into_iter()
+        .flatten()
+        .cloned();
+    named
+        .chain(ours.services)
+        .filter(|name| !name.is_empty())
+        .collect()
+}
+
+/// The owner that controls an object, if it is a Rollout.
+pub fn rollout_of(metadata: &ObjectMeta) -> Option<&OwnerReference> {
+    controller_of(metadata)
+        .filter(|owner| owner.kind == "Rollout" && owner.api_version.starts_with("argoproj.io/"))
+}
+
+/// The owner that controls an object.
+pub fn controller_of(metadata: &ObjectMeta) -> Option<&OwnerReference> {
+    let owners = metadata.owner_references.as_ref()?;
+    owners.iter().find(|owner| owner.controller == Some(true))
+}
+
+fn on_rollout(keys: &Keys) -> Listener<Rollout> {
+    let keys = Arc::clone(keys);
+    Box::new(move |change| {
+        keys.add(Key::Rollout(Name::new(change.namespace, change.name)));
+        // A Service that is no longer named gets its selector back.
+        for name in both(change).flat_map(services_of).collect::<BTreeSet<_>>() {
+            keys.add(Key::Service(Name::new(change.namespace, &name)));
+        }
+    })
+}
+
+fn on_replica_set(keys: &Keys, rollouts: &Cache<Rollout>) -> Listener<ReplicaSet> {
+    let (keys, rollouts) = (Arc::clone(keys), rollouts.clone());
+    Box::new(move |change| {
+        for set in both(change) {
+            match controller_of(&set.metadata) {
+                Some(_) => keys.add_owner(&set.metadata),
+                // One without an owner may be adopted by any.
+                None => keys.add_rollouts(&rollouts, change.namespace, |_| true),
+            }
+        }
+    })
+}
+
+fn on_service(
+    keys: &Keys,
+    rollouts: &Cache<Rollout>,
+    sets: &Cache<ReplicaSet>,
+) -> Listener<Service> {
+    let (keys, rollouts, sets) = (Arc::clone(keys), rollouts.clone(), sets.clone());
+    Box::new(move |change| {
+        let name = change.name;
+        keys.add(Key::Service(Name::new(change.namespace, name)));
+        keys.add_rollouts(&rollouts, change.namespace, |rollout| {
+            services_of(rollout).contains(name)
+        });
+        if change.old.is_none() || change.new.is_none() {
+            keys.add(Key::Splits {
+                namespace: change.namespace.to_owned(),
+            });
+        }
+        // A revision Service belongs to a ReplicaSet, which belongs to a Rollout.
+        let owners = both(change).filter_map(|service| controller_of(&service.metadata));
+        for owner in owners.filter(|owner| owner.kind == "ReplicaSet") {
+            if let Some(set) = sets.get(change.namespace, &owner.name) {
+                keys.add_owner(&set.metadata);
+            }
+        }
+    })
+}
+
+fn on_split(keys: &Keys) -> Listener<Split> {
+    let keys = Arc::clone(keys);
+    Box::new(move |change| {
+        // A Split has its Rollout's name; one of another owner stands in the Rollout's way.
+        keys.add(Key::Rollout(Name::new(change.namespace, change.name)));
+        keys.add(Key::Splits {
+            namespace: change.namespace.to_owned(),
+        });
+    })
+}
+
+fn on_run(keys: &Keys) -> Listener<AnalysisRun> {
+    let keys = Arc::clone(keys);
+    Box::new(move |change| {
+        keys.add(Key::AnalysisRun(Name::new(change.namespace, change.name)));
+        for run in both(change) {
+            keys.add_owner(&run.metadata);
+        }
+    })
+}
+
+fn on_template<K: 'static>(keys: &Keys, rollouts: &Cache<Rollout>) -> Listener<K> {
+    let (keys, rollouts) = (Arc::clone(keys), rollouts.clone());
+    Box::new(move |change| {
+        let rollouts = match change.namespace {
+            "" => rollouts.all(),
+            namespace => rollouts.list(namespace),
+        };
+        for rollout in rollouts {
+            keys.add(Key::Rollout(Name::of(&rollout.metadata)));
+        }
+    })
+}
+
+fn on_deployment(keys: &Keys, rollouts: &Cache<Rollout>) -> Listener<Deployment> {
+    let (keys, rollouts) = (Arc::clone(keys), rollouts.clone());
+    Box::new(move |change| {
+        keys.add_rollouts(&rollouts, change.namespace, |rollout| {
+            let workload = rollout.spec.workload_ref.as_ref();
+            workload.and_then(|workload| workload.name.as_deref()) == Some(change.name)
+        });
+    })
+}
+
+impl Queue<Key> {
+    fn add_owner(&self, metadata: &ObjectMeta) {
+        if let Some(owner) = rollout_of(metadata) {
+            let namespace = metadata.namespace.as_deref().unwrap_or_default();
+            self.add(Key::Rollout(Name::new(namespace, &owner.name)));
+        }
+    }
+
+    fn add_rollouts(
+        &self,
+        rollouts: &Cache<Rollout>,
+        namespace: &str,
+        concerned: impl Fn(&Rollout) -> bool,
+    ) {
+        for rollout in rollouts.list(namespace) {
+            if concerned(&rollout) {
+                self.add(Key::Rollout(Name::new(namespace, &rollout.name_any())));
+            }
+        }
+    }
+}
+
+/// The object as it was and as it is.
+fn both<'a, K>(change: &Change<'a, K>) -> impl Iterator<Item = &'a K> + use<'a, K> {
+    [change.old, change.new]
+        .into_iter()
+        .flatten()
+        .map(AsRef::as_ref)
+}

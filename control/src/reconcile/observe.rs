@@ -1,0 +1,404 @@
+//! Reads everything that one decision looks at, out of the caches. Nothing is judged here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{PodTemplate, Service};
+use kube::api::ObjectMeta;
+use kube::{Api, ResourceExt};
+use serde_json::Value;
+
+use super::objects::{Name, controller_of, services_of};
+use super::services::{self, Target};
+use super::{Context, Error};
+use crate::analysis::build::Role;
+use crate::analysis::template::Templates;
+use crate::api::analysis::{AnalysisTemplateSpec, MetricResult};
+use crate::api::rollout::{RolloutSpec, TemplateRef, WorkloadRef};
+use crate::api::split::Memory;
+use crate::api::{AnalysisRun, ReplicaSet, Rollout, Split, labels};
+use crate::rollout::observed::{
+    self, Failure, Metadata, Observed, Revision, Run, RunPhase, WrittenSplit,
+};
+use crate::rollout::plan::{References, Workload};
+use crate::routing::govern::Governed;
+use crate::routing::split::{DEFAULT_FLEET, RawSplit, read};
+
+/// A Rollout and what belongs to it, as one moment's caches show it.
+#[derive(Clone, Debug)]
+pub struct Scene {
+    /// The Rollout's name.
+    pub name: Name,
+    /// The Rollout.
+    pub rollout: Arc<Rollout>,
+    /// The ReplicaSets it owns.
+    pub sets: Vec<Arc<ReplicaSet>>,
+    /// The Services that its spec names and that exist.
+    pub services: Vec<Arc<Service>>,
+    /// The AnalysisRuns it owns.
+    pub runs: Vec<Arc<AnalysisRun>>,
+    /// The Split of its name, whoever owns it.
+    pub split: Option<Arc<Split>>,
+}
+
+/// Reads the Rollout of that name and what belongs to it; none if it is gone.
+pub fn scene(context: &Context, name: &Name) -> Option<Scene> {
+    let objects = &context.objects;
+    let namespace = name.namespace.as_str();
+    let rollout = objects.rollouts.get(namespace, &name.name)?;
+    let uid = rollout.uid();
+    let owned =
+        |metadata: &ObjectMeta| controller_of(metadata).map(|owner| &owner.uid) == uid.as_ref();
+    let mut sets = objects.replica_sets.list(namespace);
+    sets.retain(|set| owned(&set.metadata));
+    let mut runs = objects.runs.list(namespace);
+    runs.retain(|run| owned(&run.metadata));
+    let named = services_of(&rollout);
+    let services = named
+        .iter()
+        .filter_map(|service| objects.services.get(namespace, service))
+        .collect();
+    Some(Scene {
+        name: name.clone(),
+        split: objects.splits.get(namespace, &name.name),
+        rollout,
+        sets,
+        services,
+        runs,
+    })
+}
+
+/// What a Rollout's spec refers to, as far as it exists.
+///
+/// # Errors
+///
+/// When a workload that is no Deployment cannot be read.
+pub async fn references(context: &Context, scene: &Scene) -> Result<References, Error> {
+    let workload = match &scene.rollout.spec.workload_ref {
+        Some(reference) => workload(context, &scene.name.namespace, reference).await?,
+        None => None,
+    };
+    Ok(References {
+        services: scene
+            .services
+            .iter()
+            .map(|service| read_service(service))
+            .collect(),
+        templates: templates(context, &scene.name.namespace, &scene.rollout.spec),
+        workload,
+        split_taken: scene.split.is_some() && scene.own_split().is_none(),
+    })
+}
+
+/// All that a decision looks at, beside plan and state.
+pub fn observed(context: &Context, scene: &Scene) -> Observed {
+    let rollout = &scene.rollout;
+    let targets = scene.targets();
+    let has_service = |set: &ReplicaSet| {
+        let existing = context
+            .objects
+            .services
+            .get(&scene.name.namespace, &services::name_of(set));
+        existing.is_some_and(|existing| {
+            services::is_as_wanted(&existing, &services::wanted(set, &targets))
+        })
+    };
+    let split = scene.own_split();
+    Observed {
+        rollout: Metadata {
+            name: scene.name.name.clone(),
+            namespace: scene.name.namespace.clone(),
+            uid: rollout.uid().unwrap_or_default(),
+            generation: rollout.metadata.generation.unwrap_or_default(),
+            annotations: rollout.annotations().clone(),
+        },
+        revisions: scene
+            .sets
+            .iter()
+            .filter_map(|set| Revision::read(set, has_service(set)))
+            .collect(),
+        services: scene
+            .services
+            .iter()
+            .map(|service| read_service(service))
+            .collect(),
+        runs: scene.runs.iter().map(|run| read_run(run)).collect(),
+        split: split.map(|split| written(split, &scene.revision_services())),
+        fleet: split.map(|split| fleet(context, split)).unwrap_or_default(),
+        taken: context.taken(&scene.name).into_iter().collect(),
+    }
+}
+
+impl Scene {
+    /// The Split, if it is the Rollout's own.
+    pub fn own_split(&self) -> Option<&Arc<Split>> {
+        let ours = |split: &&Arc<Split>| {
+            let owner = controller_of(&split.metadata).map(|owner| &owner.uid);
+            owner.is_some() && owner == self.rollout.metadata.uid.as_ref()
+        };
+        self.split.as_ref().filter(ours)
+    }
+
+    /// The targets that its revisions must be reachable on.
+    pub fn targets(&self) -> BTreeSet<Target> {
+        services::targets(self.services.iter().map(AsRef::as_ref))
+    }
+
+    /// Revision → the name of its revision Service.
+    pub fn revision_services(&self) -> BTreeMap<String, String> {
+        let hash = |set: &ReplicaSet| set.labels().get(labels::POD_TEMPLATE_HASH).cloned();
+        self.sets
+            .iter()
+            .filter_map(|set| Some((hash(set)?, services::name_of(set))))
+            .collect()
+    }
+
+    /// What the rollout remembers beyond its status: in its Split's status, or in an annotation while it has none.
+    pub fn memory(&self) -> Memory {
+        match self.own_split() {
+            Some(split) => split.status.clone().unwrap_or_default().memory,
+            None => self.annotated_memory(),
+        }
+    }
+
+    /// What stands in the annotation. One that does not parse is as none: it is written anew.
+    pub fn annotated_memory(&self) -> Memory {
+        let text = self.rollout.annotations().get(labels::STATE);
+        text.and_then(|text| serde_json::from_str(text).ok())
+            .unwrap_or_default()
+    }
+}
+
+/// The Split as decisions see it. A version whose Service is not the one we would write counts as one of no revision: so a hand edit
+/// of it is seen as the difference it is.
+fn written(split: &Split, services: &BTreeMap<String, String>) -> WrittenSplit {
+    let mut read = crate::rollout::Split::read(&split.spec);
+    for (version, written) in read.versions.iter_mut().zip(&split.spec.versions) {
+        let expected = services.get(&version.revision);
+        // A ReplicaSet that is gone has taken its Service along.
+        if expected.is_some_and(|expected| *expected != written.service) {
+            version.revision.clear();
+        }
+    }
+    WrittenSplit {
+        uid: split.uid().unwrap_or_default(),
+        generation: split.metadata.generation.unwrap_or_default(),
+        split: read,
+    }
+}
+
+/// What the fleet says of the Split. Proxies that serve it, but not for the Services it means, are behind: an older Split has them.
+fn fleet(context: &Context, split: &Split) -> observed::Fleet {
+    let fleet = split.spec.fleet.as_deref().unwrap_or(DEFAULT_FLEET);
+    let uid = split.uid().unwrap_or_default();
+    let mut view = context
+        .fleet
+        .view(fleet, &uid, split.metadata.generation.unwrap_or_default());
+    if has_lost(context, split, fleet) {
+        view.behind.clone_from(&view.proxies);
+        view.verified_at = None;
+    }
+    view
+}
+
+fn has_lost(context: &Context, split: &Split, fleet: &str) -> bool {
+    let namespace = split.namespace().unwrap_or_default();
+    let all = context.objects.splits.list(&namespace);
+    let mut all: Vec<_> = all.iter().map(|split| read(&raw(split))).collect();
+    all.retain(|split| split.fleet == fleet);
+    let governed = Governed::new(&all);
+    governed
+        .lost
+        .iter()
+        .any(|lost| Some(&all[lost.split].uid) == split.metadata.uid.as_ref())
+}
+
+/// A Split as routing reads it.
+pub fn raw(split: &Split) -> RawSplit {
+    RawSplit {
+        metadata: split.metadata.clone(),
+        spec: serde_json::to_value(&split.spec).unwrap_or_default(),
+    }
+}
+
+fn read_service(service: &Service) -> observed::Service {
+    let selector = service.spec.as_ref().and_then(|spec| spec.selector.clone());
+    observed::Service {
+        name: service.name_any(),
+        selector: selector.unwrap_or_default(),
+        managed_by: service.annotations().get(labels::MANAGED_BY).cloned(),
+    }
+}
+
+fn read_run(run: &AnalysisRun) -> Run {
+    let status = run.status.clone().unwrap_or_default();
+    let created_at = run.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    Run {
+        name: run.name_any(),
+        role: role(run.labels()),
+        hash: run
+            .labels()
+            .get(labels::POD_TEMPLATE_HASH)
+            .cloned()
+            .unwrap_or_default(),
+        created_at: created_at.unwrap_or(Timestamp::UNIX_EPOCH),
+        phase: RunPhase::read(&status.phase),
+        message: status.message.unwrap_or_default(),
+        terminating: run.spec.terminate == Some(true),
+        failure: status
+            .metric_results
+            .iter()
+            .find(|result| is_bad(result))
+            .map(|result| failure(run, result)),
+    }
+}
+
+fn role(labels: &BTreeMap<String, String>) -> Option<Role> {
+    match labels.get(labels::ROLLOUT_TYPE)?.as_str() {
+        "Background" => Some(Role::Background),
+        "Step" => Some(Role::Step(labels.get(labels::STEP_INDEX)?.parse().ok()?)),
+        "PrePromotion" => Some(Role::PrePromotion),
+        "PostPromotion" => Some(Role::PostPromotion),
+        _ => None,
+    }
+}
+
+fn is_bad(result: &MetricResult) -> bool {
+    !result.dry_run && matches!(result.phase.as_str(), "Failed" | "Error")
+}
+
+/// What broke: the metric, its last bad value, and the condition it broke.
+fn failure(run: &AnalysisRun, result: &MetricResult) -> Failure {
+    let metric = run
+        .spec
+        .metrics
+        .iter()
+        .find(|metric| metric.name == result.name);
+    let condition = metric.and_then(|metric| {
+        metric
+            .failure_condition
+            .clone()
+            .or_else(|| metric.success_condition.clone())
+    });
+    let bad = result
+        .measurements
+        .iter()
+        .rev()
+        .find(|measurement| measurement.phase == result.phase);
+    Failure {
+        metric: result.name.clone(),
+        value: bad.and_then(|measurement| measurement.value.clone()),
+        condition,
+    }
+}
+
+/// The templates that a spec names, and those that they name.
+fn templates(context: &Context, namespace: &str, spec: &RolloutSpec) -> Templates {
+    let mut found = Templates::default();
+    let mut open: Vec<TemplateRef> = analyses(spec);
+    while let Some(reference) = open.pop() {
+        let name = &reference.template_name;
+        let is_cluster = reference.cluster_scope == Some(true);
+        let known = if is_cluster {
+            &mut found.cluster
+        } else {
+            &mut found.namespaced
+        };
+        if known.contains_key(name) {
+            continue;
+        }
+        if let Some(template) = template(context, namespace, name, is_cluster) {
+            open.extend(template.templates.iter().cloned());
+            known.insert(name.clone(), template);
+        }
+    }
+    found
+}
+
+fn template(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+    is_cluster: bool,
+) -> Option<AnalysisTemplateSpec> {
+    let objects = &context.objects;
+    if is_cluster {
+        objects
+            .cluster_templates
+            .get("", name)
+            .map(|template| template.spec.template.clone())
+    } else {
+        objects
+            .templates
+            .get(namespace, name)
+            .map(|template| template.spec.clone())
+    }
+}
+
+fn analyses(spec: &RolloutSpec) -> Vec<TemplateRef> {
+    let Some(canary) = &spec.strategy.canary else {
+        return Vec::new();
+    };
+    let steps = canary
+        .steps
+        .iter()
+        .flatten()
+        .filter_map(|step| step.analysis.as_ref());
+    let background = canary
+        .analysis
+        .as_ref()
+        .map(|background| &background.analysis);
+    steps
+        .chain(background)
+        .flat_map(|analysis| analysis.templates.iter().cloned())
+        .collect()
+}
+
+/// What `workloadRef` leads to. Deployments are watched; the rarer kinds are read each time.
+async fn workload(
+    context: &Context,
+    namespace: &str,
+    reference: &WorkloadRef,
+) -> Result<Option<Workload>, Error> {
+    let name = reference.name.as_deref().unwrap_or_default();
+    let found = |template: Value, selector| Workload::Found { template, selector };
+    let missing =
+        |plural: &str| Workload::Missing(format!("{plural} \"{namespace}/{name}\" not found"));
+    let workload = match reference.kind.as_deref() {
+        Some("Deployment") => context
+            .objects
+            .deployments
+            .get(namespace, name)
+            .map(|deployment| {
+                found(
+                    deployment.spec.template.clone(),
+                    deployment.spec.selector.clone(),
+                )
+            })
+            .unwrap_or_else(|| missing("deployments.apps")),
+        Some("ReplicaSet") => {
+            let api: Api<ReplicaSet> = Api::namespaced(context.client.clone(), namespace);
+            let set = api
+                .get_opt(name)
+                .await
+                .map_err(|source| Error::api("reading the workload", source))?;
+            set.map(|set| found(set.spec.template, Some(set.spec.selector)))
+                .unwrap_or_else(|| missing("replicasets.apps"))
+        }
+        Some("PodTemplate") => {
+            let api: Api<PodTemplate> = Api::namespaced(context.client.clone(), namespace);
+            let template = api
+                .get_opt(name)
+                .await
+                .map_err(|source| Error::api("reading the workload", source))?;
+            let template = template
+                .map(|template| serde_json::to_value(template.template).unwrap_or_default());
+            template
+                .map(|template| found(template, None))
+                .unwrap_or_else(|| missing("podtemplates"))
+        }
+        _ => return Ok(None),
+    };
+    Ok(Some(workload))
+}

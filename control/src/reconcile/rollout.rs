@@ -1,0 +1,224 @@
+//! The driver for Rollouts: observe → plan → decide → apply → status.
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+use kube::core::{Selector, SelectorExt};
+use serde_json::{Value, json};
+
+use super::apply::Writer;
+use super::objects::{Key, Name, controller_of};
+use super::observe::{self, Scene};
+use super::{Context, Error, status};
+use crate::api::labels;
+use crate::api::rollout::RolloutStatus;
+use crate::api::split::Memory;
+use crate::rollout::decision::{Event, EventKind};
+use crate::rollout::plan::{self, Plan};
+use crate::rollout::{Action, Decision, State, decide};
+
+/// Looks at one Rollout and does what follows; answers when to look again by itself.
+///
+/// # Errors
+///
+/// When the spec is invalid, the API server refuses, or what was observed has changed meanwhile.
+pub async fn reconcile(
+    context: &Context,
+    name: &Name,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, Error> {
+    if let Some(wait) = context.catch_up(&Key::Rollout(name.clone())) {
+        return Ok(now.checked_add(wait).ok());
+    }
+    let Some(scene) = observe::scene(context, name) else {
+        context.forget(name);
+        context.events.forget(&name.namespace, &name.name);
+        return Ok(None);
+    };
+    if scene.rollout.metadata.deletion_timestamp.is_some() {
+        return Ok(None);
+    }
+    greet(context, &scene, now);
+    let mut writer = Writer::new(context, &scene);
+    let result = step(context, &scene, &mut writer, now).await;
+    writer.finish();
+    if let Err(Error::Api { doing, source }) = &result {
+        let event = warning("ReconciliationError", format!("{doing}: {source}"));
+        context.events.tell(scene.rollout.as_ref(), &event, now);
+    }
+    result
+}
+
+/// One decision and its writes.
+async fn step(
+    context: &Context,
+    scene: &Scene,
+    writer: &mut Writer<'_>,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, Error> {
+    let references = observe::references(context, scene).await?;
+    let state = state(scene);
+    let plan = match plan::plan(&scene.rollout, &references) {
+        Ok(plan) => plan,
+        Err(complaints) => {
+            let observed = observe::observed(context, scene);
+            let decision = plan::refuse(&observed.rollout, &state, &complaints, now);
+            write_status(scene, writer, &decision).await?;
+            let first = complaints.first().map(ToString::to_string);
+            return Err(Error::Invalid(first.unwrap_or_default()));
+        }
+    };
+    if settle_ownership(context, scene, writer, &plan).await? {
+        return Ok(Some(now));
+    }
+    let observed = observe::observed(context, scene);
+    let decision = decide(&plan, &state, &observed, now);
+    for action in &decision.actions {
+        if let Err(error) = writer.apply(action).await {
+            tell_of_failure(context, scene, writer, (action, &error), now).await?;
+            return Err(error);
+        }
+    }
+    write_memory(scene, writer, &decision.memory).await?;
+    write_status(scene, writer, &decision).await?;
+    for event in &decision.events {
+        context.events.tell(scene.rollout.as_ref(), event, now);
+    }
+    Ok(decision.again)
+}
+
+fn state(scene: &Scene) -> State {
+    let status = scene.rollout.status.clone().unwrap_or_default();
+    State::from_status(&status, &scene.memory())
+}
+
+/// Adopts ReplicaSets that match and have no controller, releases those that no longer match (R1.4). Returns whether it did.
+async fn settle_ownership(
+    context: &Context,
+    scene: &Scene,
+    writer: &mut Writer<'_>,
+    plan: &Plan,
+) -> Result<bool, Error> {
+    let Ok(selector) = Selector::try_from(plan.selector.clone()) else {
+        return Ok(false);
+    };
+    let mut settled = false;
+    for set in context.objects.replica_sets.list(&scene.name.namespace) {
+        let matches = selector.matches(set.labels());
+        let ours = controller_of(&set.metadata)
+            .map(|owner| Some(&owner.uid) == scene.rollout.metadata.uid.as_ref());
+        let change = match ours {
+            None if matches && set.metadata.deletion_timestamp.is_none() => true,
+            Some(true) if !matches => false,
+            None | Some(_) => continue,
+        };
+        writer.own(&set, change).await?;
+        settled = true;
+    }
+    Ok(settled)
+}
+
+/// A ReplicaSet that is refused is said in the Rollout's own status (R2.5): it cannot go on without.
+async fn tell_of_failure(
+    context: &Context,
+    scene: &Scene,
+    writer: &mut Writer<'_>,
+    (action, error): (&Action, &Error),
+    now: Timestamp,
+) -> Result<(), Error> {
+    let (Action::CreateReplicaSet(set), Error::Api { source, .. }) = (action, error) else {
+        return Ok(());
+    };
+    let old = scene.rollout.status.clone().unwrap_or_default();
+    let new = status::create_error(&old, &set.name, &source.to_string(), now);
+    if let Some(patch) = status::difference(&old, &new) {
+        writer.patch_rollout_status(patch).await?;
+        let event = warning(
+            "ReplicaSetCreateError",
+            status::create_error_message(&set.name, &source.to_string()),
+        );
+        context.events.tell(scene.rollout.as_ref(), &event, now);
+    }
+    Ok(())
+}
+
+/// Writes the memory where it belongs now: into the Split's status, or the annotation while there is no Split.
+///
+/// It goes before the status: should we die between the two, the same decision is taken again and finds it there.
+async fn write_memory(
+    scene: &Scene,
+    writer: &mut Writer<'_>,
+    memory: &Memory,
+) -> Result<(), Error> {
+    let annotated = scene.rollout.annotations().contains_key(labels::STATE);
+    if writer.has_split() {
+        let old = scene
+            .own_split()
+            .and_then(|split| split.status.clone())
+            .unwrap_or_default()
+            .memory;
+        if let Some(patch) =
+            status::difference(&old, memory).filter(|_| status::is_news(&old, memory))
+        {
+            writer.patch_split_status(patch).await?;
+        }
+        return match annotated {
+            true => writer.patch_rollout(annotation(None)).await,
+            false => Ok(()),
+        };
+    }
+    let old = scene.annotated_memory();
+    if !status::is_news(&old, memory) {
+        return Ok(());
+    }
+    let worth_writing = *memory != Memory::default();
+    match worth_writing || annotated {
+        true => {
+            writer
+                .patch_rollout(annotation(worth_writing.then_some(memory)))
+                .await
+        }
+        false => Ok(()),
+    }
+}
+
+fn annotation(memory: Option<&Memory>) -> Value {
+    let text = memory.map(|memory| serde_json::to_string(memory).unwrap_or_default());
+    json!({"metadata": {"annotations": {labels::STATE: text}}})
+}
+
+async fn write_status(
+    scene: &Scene,
+    writer: &mut Writer<'_>,
+    decision: &Decision,
+) -> Result<(), Error> {
+    let old: RolloutStatus = scene.rollout.status.clone().unwrap_or_default();
+    match status::difference(&old, &decision.status) {
+        Some(patch) => writer.patch_rollout_status(patch).await,
+        None => Ok(()),
+    }
+}
+
+/// The first Event of a Rollout that nobody has looked at yet.
+fn greet(context: &Context, scene: &Scene, now: Timestamp) {
+    let is_new = scene
+        .rollout
+        .status
+        .as_ref()
+        .is_none_or(|status| *status == RolloutStatus::default());
+    if is_new && scene.sets.is_empty() {
+        let event = Event {
+            kind: EventKind::Normal,
+            reason: "RolloutAddedToInformer",
+            message: format!("Rollout resource added to informer: {}", scene.name),
+        };
+        context.events.tell(scene.rollout.as_ref(), &event, now);
+    }
+}
+
+fn warning(reason: &'static str, message: String) -> Event {
+    Event {
+        kind: EventKind::Warning,
+        reason,
+        message,
+    }
+}
