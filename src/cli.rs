@@ -77,6 +77,8 @@ pub(crate) enum Command {
     Restart(RestartArgs),
     /// Update a rollout
     Set(SetArgs),
+    /// Check manifests without applying them
+    Lint(LintArgs),
     /// Print the version
     Version(VersionArgs),
 }
@@ -395,6 +397,7 @@ mod tests {
             "sidestep set image demo app",
             "sidestep set image demo app=a=b",
             "sidestep set image demo =image",
+            "sidestep lint",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

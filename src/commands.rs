@@ -6,6 +6,7 @@
 pub(crate) mod abort;
 pub(crate) mod failure;
 pub(crate) mod get;
+pub(crate) mod lint;
 pub(crate) mod list;
 pub(crate) mod live;
 pub(crate) mod pause;
@@ -19,13 +20,15 @@ pub(crate) mod undo;
 pub(crate) mod version;
 
 #[cfg(test)]
-mod script;
+pub(crate) mod script;
 
 use std::io::{Write, stdout};
 
 use jiff::Timestamp;
 
-use crate::cli::{Cli, Command, GetKind, ListKind, SetPart};
+use crate::cli::{
+    Cli, Command, Connection, GetArgs, GetKind, ListArgs, ListKind, SetArgs, SetPart,
+};
 use crate::client::connect;
 use rollouts::Rollouts;
 
@@ -34,30 +37,31 @@ use rollouts::Rollouts;
 /// # Errors
 /// What could not be done; [`failure::text`] says it to a person.
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
-    if let Command::Version(args) = &cli.command {
-        return print(&version::text(args.short));
-    }
-    let session = connect(&cli.connection).await?;
-    let rollouts = Rollouts::of(&session);
+    let at = &cli.connection;
     match cli.command {
-        Command::Get(args) => match args.kind {
-            GetKind::Rollout(args) => get::run(&session, &args).await,
-        },
-        Command::List(args) => match args.kind {
-            ListKind::Rollouts(args) => list::run(&session, &args).await,
-        },
-        Command::Status(args) => status::run(&session, &args).await,
-        Command::Promote(args) => promote::run(&rollouts, &args).await,
-        Command::Abort(args) => abort::run(&rollouts, &args.names).await,
-        Command::Retry(args) => retry::run(&rollouts, &args.into_names()).await,
-        Command::Undo(args) => undo::run(&rollouts, &args).await,
-        Command::Pause(args) => pause::run(&rollouts, &args.names).await,
-        Command::Restart(args) => restart::run(&rollouts, &args).await,
-        Command::Set(args) => match args.part {
-            SetPart::Image(args) => set_image::run(&rollouts, &args).await,
-        },
-        Command::Version(_) => Ok(()),
+        Command::Get(GetArgs {
+            kind: GetKind::Rollout(args),
+        }) => get::run(&connect(at).await?, &args).await,
+        Command::List(ListArgs {
+            kind: ListKind::Rollouts(args),
+        }) => list::run(&connect(at).await?, &args).await,
+        Command::Status(args) => status::run(&connect(at).await?, &args).await,
+        Command::Promote(args) => promote::run(&rollouts(at).await?, &args).await,
+        Command::Abort(args) => abort::run(&rollouts(at).await?, &args.names).await,
+        Command::Retry(args) => retry::run(&rollouts(at).await?, &args.into_names()).await,
+        Command::Undo(args) => undo::run(&rollouts(at).await?, &args).await,
+        Command::Pause(args) => pause::run(&rollouts(at).await?, &args.names).await,
+        Command::Restart(args) => restart::run(&rollouts(at).await?, &args).await,
+        Command::Set(SetArgs {
+            part: SetPart::Image(args),
+        }) => set_image::run(&rollouts(at).await?, &args).await,
+        Command::Lint(args) => lint::run(&args, at.namespace.as_deref()),
+        Command::Version(args) => print(&version::text(args.short)),
     }
+}
+
+async fn rollouts(at: &Connection) -> anyhow::Result<Rollouts> {
+    Ok(Rollouts::of(&connect(at).await?))
 }
 
 /// Prints to standard output.

@@ -6,11 +6,19 @@
 //! | [`settings`] | typed → usable |
 //! | [`client`] | the connection to a cluster |
 //! | [`commands`] | one read or patch each |
+//! | [`manifest`] | files → objects, or complaints with file, line and field |
+//! | [`apply`] | objects → cluster |
 //! | [`view`] | objects → text |
 
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "what `run -f` does, which is wired next")
+)]
+mod apply;
 mod cli;
 mod client;
 mod commands;
+mod manifest;
 #[cfg_attr(
     not(test),
     expect(dead_code, reason = "what `run` and `demo` take, which are wired next")

@@ -8,7 +8,6 @@ use std::fs;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use crate::cli::{DemoArgs, RunArgs};
@@ -230,24 +229,10 @@ pub(crate) fn local_kubeconfig(home: &Path) -> PathBuf {
 /// # Errors
 /// What is allowed, in words.
 pub(crate) fn go_duration(text: &str) -> Result<Duration, String> {
-    let error = || format!("`{text}` is no time such as 60s, 2m or 1h30m");
-    // kube's parser takes the empty string, and panics on signs inside and on sums that overflow.
-    let plain = text
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || c == '.' || c == 'µ');
-    if text.is_empty() || text.len() > 32 || !plain {
-        return Err(error());
-    }
-    let longest = text
-        .split(|c: char| !c.is_ascii_digit())
-        .map(str::len)
-        .max();
-    if longest > Some(10) {
-        return Err(error());
-    }
-    kube::core::Duration::from_str(text)
-        .map(Duration::from)
-        .map_err(|_| error())
+    let time = sidestep_control::analysis::duration::parse(text)
+        .ok()
+        .and_then(|time| Duration::try_from(time).ok());
+    time.ok_or_else(|| format!("`{text}` is no time such as 60s, 2m or 1h30m"))
 }
 
 /// Parses `CONTAINER=IMAGE`.

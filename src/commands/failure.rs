@@ -3,23 +3,21 @@
 use std::error::Error;
 use std::io;
 
-/// What went wrong, for a person: one line, without `Error:` before it.
+/// What went wrong, for a person: without `Error:` before it.
 pub(crate) fn text(error: &anyhow::Error) -> String {
-    match error.downcast_ref::<kube::Error>() {
-        Some(kube::Error::Api(status)) => match status.message.trim() {
-            "" => status.reason.clone(),
-            "404 page not found" => {
-                "the server doesn't have this kind of object: are the CRDs installed?".to_owned()
-            }
-            message => message.to_owned(),
-        },
-        Some(error) if is_refused(error) => {
-            "the API server refused the connection: is it running? (`sidestep run` starts one)"
-                .to_owned()
+    let mut text = String::new();
+    for cause in error.chain() {
+        let (said, is_all) = one(cause);
+        // Messages of libraries often repeat the one they wrap.
+        if !text.ends_with(&said) {
+            let separator = if text.is_empty() { "" } else { ": " };
+            text += &format!("{separator}{said}");
         }
-        Some(error) => chain(error),
-        None => format!("{error:#}"),
+        if is_all {
+            break;
+        }
     }
+    text
 }
 
 /// Whether nobody reads our output any more; that is no failure of ours.
@@ -29,30 +27,31 @@ pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-fn is_refused(error: &kube::Error) -> bool {
-    causes(error).any(|cause| {
-        cause
-            .downcast_ref::<io::Error>()
-            .is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-    })
-}
-
-/// The error and its causes, each once: kube's own messages repeat what they wrap.
-fn chain(error: &kube::Error) -> String {
-    let mut text = String::new();
-    for cause in causes(error) {
-        let cause = cause.to_string();
-        if !text.contains(&cause) {
-            let separator = if text.is_empty() { "" } else { ": " };
-            text += &format!("{separator}{cause}");
+/// What one error of a chain says, and whether that is all there is to say.
+fn one(error: &(dyn Error + 'static)) -> (String, bool) {
+    match error.downcast_ref::<kube::Error>() {
+        Some(kube::Error::Api(status)) => {
+            let said = match status.message.trim() {
+                "" => status.reason.clone(),
+                "404 page not found" => "the server doesn't have this kind of object: are the CRDs installed?".to_owned(),
+                message => message.to_owned(),
+            };
+            (said, true)
         }
+        Some(error) if is_refused(error) => {
+            ("the connection to the API server was refused: is it running? (`sidestep run` starts one)".to_owned(), true)
+        }
+        Some(_) | None => (error.to_string(), false),
     }
-    text
 }
 
-fn causes<'a>(error: &'a kube::Error) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    let first: &'a (dyn Error + 'static) = error;
-    std::iter::successors(Some(first), |&error| error.source())
+fn is_refused<'a>(error: &'a (dyn Error + 'static)) -> bool {
+    let causes = std::iter::successors(Some(error), |&error: &&'a (dyn Error + 'static)| {
+        error.source()
+    });
+    causes
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 #[cfg(test)]
@@ -78,6 +77,11 @@ mod tests {
             ),
             (api("", 500), "Reason"),
             (anyhow::anyhow!("inner").context("outer"), "outer: inner"),
+            (api("no", 403).context("outer"), "outer: no"),
+            (
+                anyhow::anyhow!("inner").context("outer: inner"),
+                "outer: inner",
+            ),
         ];
         for (error, said) in cases {
             assert_eq!(text(&error), said, "{error:?}");

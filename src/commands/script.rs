@@ -13,32 +13,32 @@ use crate::client::Session;
 
 /// A script: what each method and path is answered with. Several answers to one are given in turn; the last one stays.
 #[derive(Clone, Default)]
-pub(super) struct Script {
+pub(crate) struct Script {
     answers: Arc<Mutex<Vec<(String, StatusCode, Value)>>>,
     requests: Arc<Mutex<Vec<String>>>,
 }
 
 /// What the API server says of a rollout that is not there.
-pub(super) fn not_found(name: &str) -> (StatusCode, Value) {
+pub(crate) fn not_found(name: &str) -> (StatusCode, Value) {
     let message = format!("rollouts.argoproj.io \"{name}\" not found");
     let status = json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound", "message": message});
     (StatusCode::NOT_FOUND, status)
 }
 
 /// What the API server says of a write that was decided on an old version.
-pub(super) fn conflict() -> (StatusCode, Value) {
+pub(crate) fn conflict() -> (StatusCode, Value) {
     let status = json!({"kind": "Status", "status": "Failure", "code": 409, "reason": "Conflict", "message": "changed"});
     (StatusCode::CONFLICT, status)
 }
 
 impl Script {
     /// Answers with an object.
-    pub(super) fn answer(self, method: &str, path: &str, object: Value) -> Self {
+    pub(crate) fn answer(self, method: &str, path: &str, object: Value) -> Self {
         self.fail(method, path, (StatusCode::OK, object))
     }
 
     /// Answers with a status and an object.
-    pub(super) fn fail(
+    pub(crate) fn fail(
         self,
         method: &str,
         path: &str,
@@ -52,7 +52,7 @@ impl Script {
     }
 
     /// A session with this server.
-    pub(super) fn session(&self) -> Session {
+    pub(crate) fn session(&self) -> Session {
         let script = self.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
             let script = script.clone();
@@ -65,18 +65,18 @@ impl Script {
     }
 
     /// The rollouts of namespace `there`.
-    pub(super) fn rollouts(&self) -> Rollouts {
+    pub(crate) fn rollouts(&self) -> Rollouts {
         Rollouts::of(&self.session())
     }
 
     /// What it was asked: method, path, content type and body.
-    pub(super) fn requests(&self) -> Vec<String> {
+    pub(crate) fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
 
     /// Compares what it was asked with what it should have been.
     #[track_caller]
-    pub(super) fn saw(&self, requests: &[&str]) {
+    pub(crate) fn saw(&self, requests: &[&str]) {
         assert_eq!(self.requests(), requests);
     }
 
