@@ -98,6 +98,38 @@ async fn connections_to_endpoints_that_leave_close_at_once() {
     assert_eq!(staying.connections().open, 1);
 }
 
+#[tokio::test]
+async fn what_an_endpoint_that_leaves_has_in_flight_is_finished() {
+    let go = Arc::new(tokio::sync::Notify::new());
+    let origin = Origin::http1({
+        let go = Arc::clone(&go);
+        move |request| {
+            let go = Arc::clone(&go);
+            async move {
+                if request.uri().path() == "/slow" {
+                    go.notified().await;
+                }
+                Response::new(text("v0"))
+            }
+        }
+    })
+    .await;
+    let proxy = proxy(to(&[origin.address])).await;
+    let mut slow = Http1::open(proxy.local_addr()).await;
+    let slow = tokio::spawn(async move { slow.ask(get("/slow")).await.2 });
+    origin.until(|seen| seen.open == 1).await;
+    assert_eq!(
+        Http1::open(proxy.local_addr()).await.ask(get("/")).await.2,
+        "v0"
+    );
+    assert_eq!(origin.connections().open, 2, "one busy, one idle");
+    soon(proxy.handle().publish(to(&[]))).await;
+    origin.until(|seen| seen.open == 1).await;
+    go.notify_waiters();
+    assert_eq!(soon(slow).await.unwrap(), "v0");
+    origin.until(|seen| seen.open == 0).await;
+}
+
 /// Sends one request through and shows what the origin saw.
 async fn seen_by_origin(
     request: Request<AnyBody>,
