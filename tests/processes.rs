@@ -72,28 +72,31 @@ fn be_parent() {
     });
 }
 
-/// Answers every request with the pod's name, until one asks it to die. With `SICK`, its health is bad.
+/// Answers every request with the pod's name (`/pid`: with its process id), until one asks it to die. With `SICK`, its health is bad.
 fn be_server() {
-    println!("serving as {}", std::env::var("POD_NAME").unwrap());
+    let name = std::env::var("POD_NAME").unwrap();
+    println!("serving as {name}");
     let port = std::env::var("PORT").unwrap().parse().unwrap();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
     for stream in listener.incoming() {
         let mut stream = stream.unwrap();
         let mut head = [0; 1024];
         let read = stream.read(&mut head).unwrap_or(0);
-        let status =
-            if head[..read].starts_with(b"GET /healthz") && std::env::var_os("SICK").is_some() {
-                503
-            } else {
-                200
-            };
-        let name = std::env::var("POD_NAME").unwrap();
-        let answer = format!(
-            "HTTP/1.1 {status} x\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{name}",
-            name.len()
+        let head = String::from_utf8_lossy(&head[..read]);
+        let path = head.split(' ').nth(1).unwrap_or_default();
+        let sick = path == "/healthz" && std::env::var_os("SICK").is_some();
+        let status = if sick { 503 } else { 200 };
+        let answer = if path == "/pid" {
+            std::process::id().to_string()
+        } else {
+            name.clone()
+        };
+        let head = format!(
+            "HTTP/1.1 {status} x\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+            answer.len()
         );
-        drop(stream.write_all(answer.as_bytes()));
-        if head[..read].starts_with(b"GET /die") {
+        drop(stream.write_all((head + &answer).as_bytes()));
+        if path == "/die" {
             return;
         }
     }
@@ -344,20 +347,17 @@ async fn a_process_that_crashes_is_started_with_growing_pauses() {
 #[tokio::test]
 async fn sigterm_then_sigkill_ends_the_whole_group() {
     let world = World::start();
-    // The server is a child that ignores SIGTERM; its shell says that it was asked, and stays. Both are ready when it listens.
-    let script = r#"trap '' TERM; "$0" "$@" & echo child $!; trap 'echo asked' TERM; while true; do wait; done"#;
+    // The server is a child that ignores SIGTERM; its shell says that it was asked, and stays.
+    let script =
+        r#"trap 'echo asked' TERM; (trap '' TERM; exec "$0" "$@") & while true; do wait; done"#;
     let environment = json!([{"name": ROLE, "value": "server"}]);
     let pod = pod(&shell(script), &environment, &json!({"args": role()}));
     world.create(&kinds::POD, pod);
     let log = world.logs.open(NS, "web");
     world.eventually("it is ready", World::is_ready).await;
     let shell = world.process();
-    let text = log.read(Part::default()).unwrap();
-    let child = text
-        .lines()
-        .find_map(|line| line.strip_prefix("child "))
-        .unwrap();
-    let child = watch(child.parse().unwrap());
+    let answer = ask(world.port(), "/pid");
+    let child = watch(answer.lines().last().unwrap().parse().unwrap());
     world.delete(Some(1));
     world
         .eventually("it is gone", |world| world.pod().is_none())
