@@ -1,6 +1,7 @@
 //! A proxy in front of a few endpoints, to be tried by hand:
 //! `cargo run -p sidestep-proxy --example relay -- 127.0.0.1:8080 127.0.0.1:9001 127.0.0.1:9002`, where every address after the
-//! first is an endpoint of a version of its own, all of one weight. `h2c:127.0.0.1:9001` speaks HTTP/2 to all of them. Drains at
+//! first is an endpoint of a version of its own, all of one weight. `h2c:127.0.0.1:9001` speaks HTTP/2 to all of them. With
+//! `ACCESS_LOG=1` every request is written to standard output. Drains at
 //! Ctrl-C.
 
 use std::error::Error;
@@ -20,7 +21,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let listen = arguments.next().ok_or("where to listen?")?.parse()?;
     let mut config = Config::new(vec![listen]);
     config.workers = NonZeroUsize::MIN;
-    config.access_log = AccessLog::Stdout;
+    if std::env::var_os("ACCESS_LOG").is_some() {
+        config.access_log = AccessLog::Stdout;
+    }
     let proxy = Proxy::start(config)?;
     let table = Table::build(parts(&arguments.collect::<Vec<_>>())?)?;
     proxy.handle().publish(table).await;

@@ -5,8 +5,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::config::Ejection;
-use crate::ticker::millis;
+use crate::config::{Ejection, millis};
 
 /// What a breaker says of its endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

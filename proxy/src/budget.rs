@@ -5,8 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::config::Retry;
-use crate::ticker::millis;
+use crate::config::{Retry, millis};
 
 /// The retry budget of one version, shared by all workers.
 #[derive(Debug, Default)]

@@ -228,6 +228,11 @@ pub enum AccessLog {
     File(PathBuf),
 }
 
+/// Whole milliseconds, at most as many as fit.
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 2)
+}
+
 fn count(number: usize) -> NonZeroUsize {
     NonZeroUsize::new(number).expect("defaults are above 0")
 }

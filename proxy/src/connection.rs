@@ -19,11 +19,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tracing::debug;
 
-use crate::config::Deadlines;
+use crate::config::{Deadlines, millis};
 use crate::forward::forward;
 use crate::headers::Peer;
 use crate::sniff::{Replay, Spoken, sniff};
-use crate::ticker::{CoarseClock, Watch, millis};
+use crate::ticker::{CoarseClock, Watch};
 use crate::upstream::{HYPER_BUFFER_MIN_BYTES, HYPER_HEADERS};
 use crate::worker::{Local, Stage};
 

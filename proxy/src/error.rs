@@ -86,11 +86,11 @@ pub(crate) enum Error {
     Version(Refused),
     #[error("no endpoint is ready")]
     NoEndpoint,
-    #[error("connecting to the endpoint")]
+    #[error("no connection to an endpoint")]
     Connect(#[source] io::Error),
-    #[error("the endpoint did not accept a connection in time")]
+    #[error("no connection to an endpoint in time")]
     ConnectTimeout,
-    #[error("setting up HTTP with the endpoint")]
+    #[error("no HTTP with the endpoint")]
     Handshake(#[source] hyper::Error),
     #[error("the connection was gone before the request was written")]
     Unsent(#[source] hyper::Error),

@@ -11,10 +11,12 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, reque
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 use tokio::time::{Instant, timeout_at};
+use tracing::debug;
 
 use crate::balance::{self, Load, Pick, Tried};
 use crate::body::{RelayLimits, RequestBody, ResponseBody, Upload};
 use crate::breaker::Condition;
+use crate::config::millis;
 use crate::connection::Client;
 use crate::error::{Again, Error};
 use crate::exchange::Exchange;
@@ -22,7 +24,6 @@ use crate::headers;
 use crate::live::{Choice, Chosen, EndpointState, LiveTable};
 use crate::sniff::Spoken;
 use crate::table::{Protocol, Target};
-use crate::ticker::millis;
 use crate::tunnel;
 use crate::upstream::{Failure, Lease, Line};
 use crate::worker::{Local, Stage};
@@ -202,6 +203,7 @@ async fn send(
             Ok(answered) => return Ok(answered),
             Err(error) => error,
         };
+        debug!(endpoint = %endpoint.address, ?error, "an attempt has failed");
         if error.is_refused_connection() {
             endpoint.breaker.refused(
                 local.ticker.clock().now_ms(),

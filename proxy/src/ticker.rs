@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::config::millis;
+
 /// The list of one worker.
 #[derive(Debug)]
 pub(crate) struct Ticker {
@@ -154,11 +156,6 @@ impl Drop for Watch {
         self.ticker.slots.borrow_mut()[self.index] = Slot::default();
         self.ticker.free.borrow_mut().push(self.index);
     }
-}
-
-/// Whole milliseconds, at most as many as fit.
-pub(crate) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 2)
 }
 
 #[cfg(test)]

@@ -21,11 +21,11 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use crate::body::{RequestBody, RequestBodyError};
-use crate::config::Config;
+use crate::config::{Config, millis};
 use crate::error::Error;
 use crate::live::{self, EndpointState};
 use crate::table::Protocol;
-use crate::ticker::{CoarseClock, millis};
+use crate::ticker::CoarseClock;
 use crate::worker::Tasks;
 
 /// The connections of one worker, by endpoint.

@@ -6,3 +6,4 @@ mod passing;
 mod retries;
 mod support;
 mod swaps;
+mod threads;

@@ -281,5 +281,5 @@ async fn an_endpoint_that_comes_back_is_found_by_one_request() {
         stream
     };
     let asking = async { while client.ask(get("/")).await.2 != "back" {} };
-    soon(async { tokio::join!(answering, asking) }).await;
+    soon(Box::pin(async { tokio::join!(answering, asking) })).await;
 }
