@@ -187,3 +187,6 @@ impl fmt::Debug for Unseen {
 
 /// What every look needs, shared.
 pub type Shared = Arc<Context>;
+
+#[cfg(test)]
+mod tests;

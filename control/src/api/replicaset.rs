@@ -5,11 +5,12 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use kube::Resource;
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 /// An `apps/v1` ReplicaSet.
-#[derive(Clone, Debug, Default, PartialEq, Resource, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Resource, Deserialize)]
 #[resource(inherit = k8s_openapi::api::apps::v1::ReplicaSet)]
 pub struct ReplicaSet {
     /// Standard metadata.
@@ -18,8 +19,25 @@ pub struct ReplicaSet {
     #[serde(default)]
     pub spec: ReplicaSetSpec,
     /// What was last seen.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub status: Option<ReplicaSetStatus>,
+}
+
+/// An API server refuses an object that does not say its kind.
+impl Serialize for ReplicaSet {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let fields = 4 + usize::from(self.status.is_some());
+        let mut object = serializer.serialize_struct("ReplicaSet", fields)?;
+        object.serialize_field("apiVersion", &Self::api_version(&()))?;
+        object.serialize_field("kind", &Self::kind(&()))?;
+        object.serialize_field("metadata", &self.metadata)?;
+        object.serialize_field("spec", &self.spec)?;
+        match &self.status {
+            Some(status) => object.serialize_field("status", status)?,
+            None => object.skip_field("status")?,
+        }
+        object.end()
+    }
 }
 
 /// What is wanted of a ReplicaSet.
