@@ -9,12 +9,14 @@
 //! | [`phase`] | the phases of runs, metrics and measurements |
 //! | [`run`] | an AnalysisRun's next move |
 //! | [`verdict`] | an answer and two conditions → a phase |
+//! | [`jsonpath`] | where a value stands in a JSON answer |
 //! | [`expr`] | the language of conditions |
 
 pub mod args;
 pub mod build;
 pub mod duration;
 pub mod expr;
+pub mod jsonpath;
 pub mod phase;
 pub mod run;
 pub mod template;

@@ -17,10 +17,10 @@ fn spec(json: Value) -> AnalysisRunSpec {
 
 fn metric(name: &str, extra: Value) -> Value {
     let mut metric = json!({"name": name, "provider": {"web": {"url": "http://localhost"}}});
-    metric
-        .as_object_mut()
-        .unwrap()
-        .extend(extra.as_object().unwrap().clone());
+    let Value::Object(extra) = extra else {
+        panic!("fields are an object");
+    };
+    metric.as_object_mut().unwrap().extend(extra);
     metric
 }
 
@@ -93,17 +93,14 @@ fn play(spec: &AnalysisRunSpec, scripts: &[(&str, &str)], until: i64) -> Played 
 }
 
 fn check(spec: Value, script: &str, phase: &str, measured: usize, message: Option<&str>) {
-    let played = play(&self::spec(spec.clone()), &[("m", script)], 3600);
+    let case = format!("{spec} answering {script}");
+    let played = play(&self::spec(spec), &[("m", script)], 3600);
     let actual = (
         played.status.phase.as_str(),
         played.begun.len(),
         played.status.message.as_deref(),
     );
-    assert_eq!(
-        actual,
-        (phase, measured, message),
-        "{spec} answering {script}"
-    );
+    assert_eq!(actual, (phase, measured, message), "{case}");
 }
 
 #[test]
