@@ -146,8 +146,9 @@ impl Worker {
     async fn look(&self, key: &Key) -> Outcome {
         let begin = Instant::now();
         let now = now();
-        let Ok(result) = timeout(LOOK_LIMIT, Box::pin(look(&self.context, key, now))).await else {
-            warn!(?key, limit = ?LOOK_LIMIT, "gave up on a look");
+        let limit = limit(key);
+        let Ok(result) = timeout(limit, Box::pin(look(&self.context, key, now))).await else {
+            warn!(?key, ?limit, "gave up on a look");
             self.metrics.looked(key, begin.elapsed(), false);
             return Outcome::Failed;
         };
@@ -167,10 +168,18 @@ impl Worker {
     }
 }
 
+/// An AnalysisRun waits for the answers of others.
+fn limit(key: &Key) -> Duration {
+    match key {
+        Key::AnalysisRun(_) => reconcile::analysis::LOOK_LIMIT,
+        Key::Rollout(_) | Key::Service(_) | Key::Splits { .. } => LOOK_LIMIT,
+    }
+}
+
 async fn look(context: &Context, key: &Key, now: Timestamp) -> Result<Option<Timestamp>, Error> {
     match key {
         Key::Rollout(name) => reconcile::rollout::reconcile(context, name, now).await,
-        Key::AnalysisRun(_) => Ok(None),
+        Key::AnalysisRun(name) => reconcile::analysis::reconcile(context, name, now).await,
         Key::Service(name) => reconcile::services::release(context, name).await,
         Key::Splits { namespace } => reconcile::split::reconcile(context, namespace, now).await,
     }

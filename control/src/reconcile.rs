@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | [`rollout`] | the driver for Rollouts |
+//! | [`analysis`] | the driver for AnalysisRuns |
 //! | [`observe`] | reads everything one decision looks at |
 //! | [`apply`] | one action → one write |
 //! | [`status`] | the status patch, and the memory beside it |
@@ -26,7 +27,11 @@ use self::events::Events;
 use self::objects::{Key, Name, Objects};
 use crate::controller::queue::Outcome;
 use crate::fleet::Fleet;
+use crate::measure::Providers;
+use crate::measure::proxy::Proxy;
+use crate::measure::web::Web;
 
+pub mod analysis;
 pub mod apply;
 pub mod events;
 pub mod objects;
@@ -49,6 +54,8 @@ pub struct Context {
     pub fleet: Fleet,
     /// Where Events go.
     pub events: Events,
+    /// Who answers the metrics of AnalysisRuns.
+    pub providers: Providers,
     /// Writes of each key that its caches may not have seen yet.
     unseen: Mutex<HashMap<Key, Vec<Unseen>>>,
     /// ReplicaSet names that others have taken, by Rollout.
@@ -99,11 +106,16 @@ impl Error {
 impl Context {
     /// What every look needs.
     pub fn new(client: Client, objects: Objects, fleet: Fleet, events: Events) -> Self {
+        let proxy = Proxy::new(client.clone(), Arc::new(fleet.clone()));
         Self {
             client,
             objects,
             fleet,
             events,
+            providers: Providers {
+                web: Web::default(),
+                proxy,
+            },
             unseen: Mutex::default(),
             taken: Mutex::default(),
         }

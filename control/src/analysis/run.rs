@@ -15,7 +15,7 @@ use crate::api::analysis::{
     AnalysisRunSpec, AnalysisRunStatus, Measurement, MetricResult, TtlStrategy,
 };
 
-pub use plan::{Asked, Plan};
+pub use plan::{Asked, Plan, unresolved};
 
 /// Time from an error to the next try, whatever the interval: 10 s, as in Argo (`DefaultErrorRetryInterval`).
 const ERROR_RETRY: SignedDuration = SignedDuration::from_secs(10);
@@ -73,7 +73,7 @@ pub struct Event {
     /// Whether it is bad news.
     pub warning: bool,
     /// In one word; part of Argo's API.
-    pub reason: String,
+    pub reason: &'static str,
     /// In words.
     pub message: String,
 }

@@ -1,6 +1,7 @@
 //! The provider `web`: a JSON answer over HTTP.
 
 use std::fmt;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -20,9 +21,15 @@ const TIMEOUT_SECONDS: u64 = 10;
 const BODY_BYTES_MAX: usize = 4 << 20;
 
 /// The provider. Connections are kept and shared between metrics.
-#[derive(Clone, Debug)]
+#[derive(Debug, Default)]
 pub struct Web {
-    client: Client,
+    /// Made when the first metric asks: most processes never do.
+    clients: OnceLock<Result<Clients, String>>,
+}
+
+#[derive(Debug)]
+struct Clients {
+    checking: Client,
     /// Takes any certificate: for metrics that say `insecure`.
     insecure: Client,
 }
@@ -57,23 +64,33 @@ struct Header {
     value: String,
 }
 
-impl Web {
-    /// Makes the clients. The process must have chosen its TLS provider before (`rustls`' `install_default`).
-    ///
+impl Clients {
     /// On a machine without certificates of authorities, plain HTTP works and HTTPS says that it trusts nobody.
-    ///
-    /// # Errors
-    ///
-    /// When no TLS configuration can be made at all.
-    pub fn new() -> Result<Self, reqwest::Error> {
-        let client = Client::builder()
+    fn new() -> Result<Self, String> {
+        // reqwest would panic.
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            return Err("provider web: this process has not chosen its TLS provider".to_owned());
+        }
+        let checking = Client::builder()
             .build()
-            .or_else(|_| Client::builder().tls_certs_only([]).build())?;
+            .or_else(|_| Client::builder().tls_certs_only([]).build());
         let insecure = Client::builder()
             .tls_certs_only([])
             .tls_danger_accept_invalid_certs(true)
-            .build()?;
-        Ok(Self { client, insecure })
+            .build();
+        Ok(Self {
+            checking: checking.map_err(|error| chain(&error))?,
+            insecure: insecure.map_err(|error| chain(&error))?,
+        })
+    }
+}
+
+impl Web {
+    fn clients(&self) -> Result<&Clients, String> {
+        self.clients
+            .get_or_init(Clients::new)
+            .as_ref()
+            .map_err(Clone::clone)
     }
 
     async fn measured(&self, question: Question<'_>) -> Result<Answer, String> {
@@ -109,11 +126,8 @@ impl Web {
                 "Body/JSONBody can only be used with POST or PUT WebMetric Method types".to_owned(),
             );
         }
-        let client = if block.insecure {
-            &self.insecure
-        } else {
-            &self.client
-        };
+        let Clients { checking, insecure } = self.clients()?;
+        let client = if block.insecure { insecure } else { checking };
         let timeout = Duration::from_secs(
             block
                 .timeout_seconds
@@ -266,7 +280,7 @@ mod tests {
         {
             assert!(rustls::crypto::CryptoProvider::get_default().is_some());
         }
-        Web::new().unwrap()
+        Web::default()
     }
 
     async fn ask(block: serde_json::Value) -> Result<serde_json::Value, String> {
@@ -276,7 +290,8 @@ mod tests {
             block: &block,
             now: jiff::Timestamp::UNIX_EPOCH,
         };
-        match web().ask(question).await? {
+        let web = web();
+        match web.ask(question).await? {
             Answer::Result(answered) => Ok(answered.value.to_json()),
             Answer::Later(_) => panic!("the web provider answers at once"),
         }

@@ -28,11 +28,11 @@ pub(super) fn metrics(plan: &Plan, status: &mut AnalysisRunStatus) -> Vec<Event>
                 .last()
                 .and_then(|measurement| measurement.message.clone());
             if phase.is_completed() {
-                events.push(event(
-                    &format!("Metric{phase}"),
-                    format!("Metric '{}' Completed. Result: {phase}", asked.name),
-                    phase,
-                ));
+                events.push(Event {
+                    warning: is_bad_news(phase),
+                    reason: metric_reason(phase),
+                    message: format!("Metric '{}' Completed. Result: {phase}", asked.name),
+                });
             }
         }
     }
@@ -193,17 +193,35 @@ fn add(summary: &mut RunSummary, phase: Phase, measured: bool) {
 
 /// The event for a run that is over.
 pub(super) fn completion(phase: Phase) -> Event {
-    event(
-        &format!("AnalysisRun{phase}"),
-        format!("Analysis Completed. Result: {phase}"),
-        phase,
-    )
+    Event {
+        warning: is_bad_news(phase),
+        reason: run_reason(phase),
+        message: format!("Analysis Completed. Result: {phase}"),
+    }
 }
 
-fn event(reason: &str, message: String, phase: Phase) -> Event {
-    Event {
-        warning: matches!(phase, Phase::Failed | Phase::Error),
-        reason: reason.to_owned(),
-        message,
+const fn is_bad_news(phase: Phase) -> bool {
+    matches!(phase, Phase::Failed | Phase::Error)
+}
+
+const fn metric_reason(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Successful => "MetricSuccessful",
+        Phase::Running => "MetricRunning",
+        Phase::Pending => "MetricPending",
+        Phase::Inconclusive => "MetricInconclusive",
+        Phase::Error => "MetricError",
+        Phase::Failed => "MetricFailed",
+    }
+}
+
+const fn run_reason(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Successful => "AnalysisRunSuccessful",
+        Phase::Running => "AnalysisRunRunning",
+        Phase::Pending => "AnalysisRunPending",
+        Phase::Inconclusive => "AnalysisRunInconclusive",
+        Phase::Error => "AnalysisRunError",
+        Phase::Failed => "AnalysisRunFailed",
     }
 }

@@ -81,8 +81,9 @@ pub(super) fn read(spec: &AnalysisRunSpec) -> Result<Plan, String> {
 }
 
 /// The message for arguments that cannot be resolved.
+#[must_use]
 #[expect(clippy::needless_pass_by_value, reason = "an error that ends here")]
-pub(super) fn unresolved(cause: crate::analysis::args::Error) -> String {
+pub fn unresolved(cause: crate::analysis::args::Error) -> String {
     format!("Unable to resolve metric arguments: {cause}")
 }
 

@@ -44,7 +44,7 @@ struct Played {
     status: AnalysisRunStatus,
     /// When each measurement was begun, in seconds, by metric.
     begun: Vec<(String, i64)>,
-    events: Vec<String>,
+    events: Vec<&'static str>,
     at: i64,
 }
 
@@ -63,7 +63,7 @@ fn play(spec: &AnalysisRunSpec, scripts: &[(&str, &str)], until: i64) -> Played 
         played.status = moved.status;
         played
             .events
-            .extend(moved.events.iter().map(|event| event.reason.clone()));
+            .extend(moved.events.iter().map(|event| event.reason));
         for due in moved.due {
             assert_eq!(due.ask, Ask::Begin);
             let taken = played
