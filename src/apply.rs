@@ -391,6 +391,30 @@ mod tests {
         assert_eq!(stamps(&sources), empty);
     }
 
+    #[tokio::test]
+    async fn the_embedded_api_server_takes_all_examples_once() {
+        let local = sidestep_control::local::start(sidestep_control::local::Config::default())
+            .await
+            .unwrap();
+        let client = local.client().unwrap();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+        let objects = manifest::read(&[Source::Folder(folder)], "default").unwrap();
+        let first = Applier::new(client.clone())
+            .apply(objects.clone())
+            .await
+            .unwrap();
+        assert_eq!(
+            (first.applied.len(), first.unchanged.len()),
+            (objects.len(), 0)
+        );
+        let after_restart = Applier::new(client).apply(objects.clone()).await.unwrap();
+        assert_eq!(
+            (after_restart.applied.len(), after_restart.unchanged.len()),
+            (0, objects.len())
+        );
+        local.stop().await;
+    }
+
     #[tokio::test(start_paused = true)]
     async fn files_that_change_and_rest_are_applied_again() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,6 @@
 //! The integration tests, one binary, a module per subject.
 
 #[cfg(test)]
+mod commands;
+#[cfg(test)]
 mod processes;

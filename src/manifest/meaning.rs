@@ -1,5 +1,5 @@
-//! What objects that are well formed can still have wrong: a Rollout that the controller would call invalid, a condition that does
-//! not parse.
+//! What objects that are well formed can still have wrong: a Rollout that the controller would call invalid, a Split that no proxy
+//! would serve, a condition that does not parse.
 
 use std::collections::BTreeMap;
 
@@ -7,18 +7,30 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sidestep_control::analysis::expr;
 use sidestep_control::analysis::template::Templates;
-use sidestep_control::api::{AnalysisTemplate, ClusterAnalysisTemplate, Rollout, labels};
+use sidestep_control::api::{AnalysisTemplate, ClusterAnalysisTemplate, Rollout, Split, labels};
 use sidestep_control::rollout::observed::Service;
 use sidestep_control::rollout::plan::{Invalid, References, Workload, plan};
+use sidestep_control::routing::split::complaints;
 
 use super::{Fault, Object};
 
 /// What is wrong with the meaning of these objects.
 pub(super) fn faults(objects: &[Object]) -> Vec<Fault> {
-    let conditions = objects.iter().flat_map(conditions);
-    conditions
-        .chain(objects.iter().flat_map(|object| rollout(object, objects)))
-        .collect()
+    let one = |object| [conditions(object), split(object), rollout(object, objects)].concat();
+    objects.iter().flat_map(one).collect()
+}
+
+/// What a proxy would say of a Split.
+fn split(object: &Object) -> Vec<Fault> {
+    let Some(split) = typed::<Split>(object).filter(|_| object.id.kind == "Split") else {
+        return Vec::new();
+    };
+    let complaints = complaints(&split.spec);
+    let fault = |complaint: &String| {
+        let (field, _) = complaint.split_once(": ").unwrap_or_default();
+        object.fault(field, complaint)
+    };
+    complaints.iter().map(fault).collect()
 }
 
 /// Conditions that do not parse. One that takes an argument is checked when the argument is known, by the analysis.

@@ -216,3 +216,21 @@ spec:
         .replace("spec: {ports", "spec: {selector: {app: other}, ports");
     insta::assert_snapshot!(read_one(&odd), @r#"web.yaml:13: Rollout there/web: spec.strategy.canary.stableService: Invalid value: "web": Service "web" has unmatch label "app" in rollout"#);
 }
+
+#[test]
+fn a_split_that_no_proxy_would_serve_is_refused_here() {
+    let text = "apiVersion: sidestep.dev/v1alpha1
+kind: Split
+metadata: {name: web}
+spec:
+  versions:
+  - {name: blue, service: web-blue}
+  rules:
+  - services: [web]
+    weights: {blue: 0, green: 0}
+";
+    insta::assert_snapshot!(read_one(text), @r"
+    web.yaml:9: Split there/web: spec.rules[0].weights: no version is called green
+    web.yaml:9: Split there/web: spec.rules[0].weights: at least one must be above 0
+    ");
+}
