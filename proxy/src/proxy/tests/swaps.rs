@@ -86,3 +86,41 @@ async fn an_answered_publication_governs_every_later_request() {
         }
     }
 }
+
+#[tokio::test]
+async fn no_request_fails_while_endpoints_come_and_go() {
+    let mut config = config();
+    config.workers = NonZeroUsize::new(2).unwrap();
+    let mut old = Origin::named("v0").await;
+    let proxy = proxy_with(config, to(&[old.address])).await;
+    let done = Arc::new(AtomicBool::new(false));
+    let mut clients = tokio::task::JoinSet::new();
+    for number in 0..8 {
+        let (address, done) = (proxy.local_addr(), Arc::clone(&done));
+        clients.spawn(async move {
+            let mut client = Http1::open(address).await;
+            while !done.load(Ordering::Relaxed) {
+                let request = if number % 2 == 0 {
+                    get("/")
+                } else {
+                    post("/", text("x"))
+                };
+                let (status, headers, _) = client.ask(request).await;
+                assert_eq!(status, 200, "{}", reason(&headers));
+            }
+        });
+    }
+    for _ in 0..40 {
+        let new = Origin::named("v0").await;
+        soon(proxy.handle().publish(to(&[old.address, new.address]))).await;
+        new.until(|seen| seen.ever > 0).await;
+        soon(proxy.handle().publish(to(&[new.address]))).await;
+        // The old one serves until nobody is connected to it any more, as a pod does that drains; then it is gone.
+        old.until(|seen| seen.open == 0).await;
+        old = new;
+    }
+    done.store(true, Ordering::Relaxed);
+    soon(clients.join_all()).await;
+    assert_eq!(outcomes(&proxy, Outcome::Ok), counts(&proxy, 0).requests());
+    assert_eq!(counts(&proxy, 0).retries, 0);
+}
