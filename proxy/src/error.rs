@@ -121,7 +121,7 @@ pub(crate) enum Again {
     Unseen,
     /// The endpoint has not seen it: if the body can be had again and the budget allows it.
     UnseenAtCost,
-    /// The endpoint may have seen it: if it went out on a reused connection, repeating it does no harm and the budget allows it.
+    /// The endpoint may have seen it: once, if repeating it does no harm (no body, an idempotent method) and the budget allows it.
     MaybeSeen,
 }
 

@@ -187,12 +187,13 @@ async fn send(
         .state()
         .budget
         .deposit(local.ticker.clock().now_ms(), &local.config.retry);
+    // Section 5 of the data plane's rules asks this of reused connections only; an endpoint that dies takes new ones with it as
+    // well, and section 9 promises that no such request is lost.
     let harmless = upload.is_none() && head.method.is_idempotent();
     let mut parcel = Parcel {
         head: Some(head),
         upload,
         harmless,
-        reused: false,
     };
     let mut attempts = Attempts::default();
     loop {
@@ -249,8 +250,6 @@ struct Parcel {
     upload: Option<Rc<Upload>>,
     /// Sending it twice does no harm: no body, an idempotent method.
     harmless: bool,
-    /// The last attempt went out on a connection that had been used before.
-    reused: bool,
 }
 
 impl Parcel {
@@ -261,8 +260,7 @@ impl Parcel {
             Some(upload) => upload.attempt()?,
             None => RequestBody::EMPTY,
         };
-        self.reused = lease.is_reused();
-        if lease.tells_unprocessed() || (self.reused && self.harmless) {
+        if lease.tells_unprocessed() || self.harmless {
             self.head = Some(head.clone());
         }
         Some(Request::from_parts(head, body))
@@ -395,7 +393,7 @@ impl Attempts {
             Again::Unseen | Again::UnseenAtCost => self.pay(local, chosen),
             Again::MaybeSeen => {
                 let first = !std::mem::replace(&mut self.repeated, true);
-                first && parcel.harmless && parcel.reused && self.pay(local, chosen)
+                first && parcel.harmless && self.pay(local, chosen)
             }
         }
     }

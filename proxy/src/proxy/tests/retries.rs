@@ -59,16 +59,15 @@ async fn what_may_have_been_done_is_not_done_twice() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_closes_without_an_answer_is_asked_once() {
+async fn an_endpoint_that_closes_without_an_answer_is_asked_once_more() {
     let origin = closes_after(0).await;
     let proxy = proxy(to(&[origin.address])).await;
-    let (status, headers, _) = Http1::open(proxy.local_addr()).await.ask(get("/")).await;
+    let mut client = Http1::open(proxy.local_addr()).await;
+    let (status, headers, _) = client.ask(get("/")).await;
     assert_eq!((status.as_u16(), reason(&headers)), (502, "upstream-reset"));
-    assert_eq!(
-        origin.connections().ever,
-        1,
-        "the connection was new: it did not cross with a close"
-    );
+    assert_eq!(origin.connections().ever, 2);
+    assert_eq!(client.ask(post("/", empty())).await.0, 502);
+    assert_eq!(origin.connections().ever, 3, "a POST is not repeated");
 }
 
 #[tokio::test]

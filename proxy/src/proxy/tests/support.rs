@@ -19,7 +19,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use crate::live::{Counts, Outcome};
@@ -186,6 +186,7 @@ impl Origin {
         let (seen, connections) = watch::channel(Connections::default());
         let task = tokio::spawn(async move {
             let seen = Arc::new(seen);
+            let mut open = JoinSet::new(); // ends with the origin
             while let Ok((stream, _)) = listener.accept().await {
                 stream.set_nodelay(true).unwrap();
                 seen.send_modify(|seen| {
@@ -193,7 +194,7 @@ impl Origin {
                     seen.open += 1;
                 });
                 let (served, seen) = (serve(stream), Arc::clone(&seen));
-                tokio::spawn(async move {
+                open.spawn(async move {
                     served.await;
                     seen.send_modify(|seen| seen.open -= 1);
                 });

@@ -124,3 +124,38 @@ async fn no_request_fails_while_endpoints_come_and_go() {
     assert_eq!(outcomes(&proxy, Outcome::Ok), counts(&proxy, 0).requests());
     assert_eq!(counts(&proxy, 0).retries, 0);
 }
+
+#[tokio::test]
+async fn no_get_fails_while_endpoints_die() {
+    let steady = Origin::named("v0").await;
+    let proxy = proxy(to(&[steady.address])).await;
+    let done = Arc::new(AtomicBool::new(false));
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let (address, done) = (proxy.local_addr(), Arc::clone(&done));
+        clients.spawn(async move {
+            let mut client = Http1::open(address).await;
+            while !done.load(Ordering::Relaxed) {
+                let (status, headers, _) = client.ask(get("/")).await;
+                assert_eq!(status, 200, "{}", reason(&headers));
+            }
+        });
+    }
+    for _ in 0..20 {
+        let doomed = Origin::named("v0").await;
+        soon(
+            proxy
+                .handle()
+                .publish(to(&[steady.address, doomed.address])),
+        )
+        .await;
+        doomed.until(|seen| seen.ever > 1).await;
+        drop(doomed); // at once, and the table does not know
+        let before = counts(&proxy, 0).requests();
+        eventually(|| counts(&proxy, 0).requests() > before + 20).await;
+        soon(proxy.handle().publish(to(&[steady.address]))).await;
+    }
+    done.store(true, Ordering::Relaxed);
+    soon(clients.join_all()).await;
+    assert!(counts(&proxy, 0).retries > 0, "something did die");
+}
