@@ -1,1 +1,454 @@
+//! What Argo says of invalid specs, as recorded.
 
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::rollout::observed::Service;
+
+fn rollout() -> Value {
+    json!({
+        "apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {
+            "replicas": 2,
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": {
+                "metadata": {"labels": {"app": "web"}},
+                "spec": {"containers": [{"name": "web", "image": "nginx:1"}]},
+            },
+            "strategy": {"canary": {"steps": [{"setWeight": 20}, {"pause": {}}]}},
+        },
+    })
+}
+
+fn service(name: &str, managed_by: Option<&str>) -> Service {
+    Service {
+        name: name.to_owned(),
+        selector: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
+        managed_by: managed_by.map(str::to_owned),
+    }
+}
+
+fn references() -> References {
+    let template = |spec: Value| serde_json::from_value(spec).unwrap();
+    let metric = |count: Value| json!({"name": "m", "interval": "1m", "count": count, "provider": {"web": {"url": "http://x"}}});
+    let mut references = References {
+        services: vec![
+            service("s", None),
+            service("c", None),
+            service("other", Some("api")),
+        ],
+        ..References::default()
+    };
+    references.services.push(Service {
+        selector: BTreeMap::from([("app".to_owned(), "db".to_owned())]),
+        ..service("odd", None)
+    });
+    let templates = &mut references.templates.namespaced;
+    templates.insert(
+        "forever".to_owned(),
+        template(json!({"metrics": [metric(Value::Null)]})),
+    );
+    templates.insert(
+        "needs-arg".to_owned(),
+        template(json!({"metrics": [metric(json!(1))], "args": [{"name": "host"}]})),
+    );
+    templates.insert(
+        "dup".to_owned(),
+        template(json!({"metrics": [metric(json!(1)), metric(json!(1))]})),
+    );
+    references
+}
+
+/// Merges `change` into the rollout's spec and compares all complaints.
+fn check(change: &Value, expected: &[&str]) {
+    let mut rollout = rollout();
+    merge(&mut rollout["spec"], change);
+    let parsed: Rollout = serde_json::from_value(rollout).unwrap();
+    let complaints = match plan(&parsed, &references()) {
+        Ok(_) => Vec::new(),
+        Err(complaints) => complaints.iter().map(ToString::to_string).collect(),
+    };
+    assert_eq!(complaints, expected, "{change}");
+}
+
+/// As a merge patch does.
+fn merge(target: &mut Value, change: &Value) {
+    let Value::Object(change) = change else {
+        *target = change.clone();
+        return;
+    };
+    for (key, value) in change {
+        match value {
+            Value::Null => {
+                target.as_object_mut().unwrap().remove(key);
+            }
+            value if target[key].is_object() => merge(&mut target[key], value),
+            value => target[key] = value.clone(),
+        }
+    }
+}
+
+fn canary(canary: Value) -> Value {
+    json!({"strategy": {"canary": canary}})
+}
+
+fn steps(step: Value) -> Value {
+    canary(json!({"steps": [step]}))
+}
+
+const STEP: &str = "Step must have one of the following set: experiment, setWeight, setCanaryScale, plugin or pause";
+const SERVICES: &str = r#"spec.strategy.stableService: Invalid value: "": Canary service and Stable service must to be set to use Traffic Routing"#;
+
+#[test]
+fn a_good_spec_has_no_complaints() {
+    check(&json!({}), &[]);
+    let ours = json!({"plugins": {"sidestep/proxy": {"services": ["s"], "fallback": "refuse"}}});
+    check(
+        &canary(json!({"trafficRouting": ours, "stableService": "s", "canaryService": "c"})),
+        &[],
+    );
+    check(
+        &canary(json!({"trafficRouting": {}, "stableService": "s", "canaryService": "c"})),
+        &[],
+    );
+    let beside = json!({"plugins": {"sidestep/proxy": null, "x/y": {}}, "istio": {}});
+    check(
+        &canary(json!({"trafficRouting": beside, "stableService": "s"})),
+        &[],
+    );
+}
+
+#[test]
+fn strategies_and_times() {
+    check(
+        &json!({"strategy": {"canary": null}}),
+        &[
+            "spec.strategy.strategy: Required value: Rollout has missing field '.spec.strategy.canary or .spec.strategy.blueGreen'",
+        ],
+    );
+    check(
+        &json!({"strategy": {"blueGreen": {"activeService": "s"}}}),
+        &[
+            r#"spec.strategy.strategy: Invalid value: "blueGreen: true canary: true": Multiple Strategies can not be listed"#,
+            "spec.strategy.blueGreen: not supported by this version",
+        ],
+    );
+    for ready in [10, 20] {
+        check(
+            &json!({"minReadySeconds": ready, "progressDeadlineSeconds": 10}),
+            &[
+                "spec.progressDeadlineSeconds: Invalid value: 10: must be greater than minReadySeconds",
+            ],
+        );
+    }
+    check(
+        &canary(json!({"maxSurge": 0, "maxUnavailable": 0})),
+        &[
+            "spec.strategy.maxSurge: Invalid value: 0: MaxSurge and MaxUnavailable both can not be zero",
+        ],
+    );
+    check(
+        &canary(json!({"maxSurge": "abc"})),
+        &[
+            r#"spec.strategy.maxSurge: Invalid value: "abc": must be a number of pods or a percentage"#,
+        ],
+    );
+}
+
+#[test]
+fn services_and_routing() {
+    check(
+        &canary(json!({"stableService": "s", "canaryService": "s"})),
+        &[
+            r#"spec.strategy.stableService: Invalid value: "s": This rollout uses the same service for the stable and canary services, but two different services are required."#,
+        ],
+    );
+    check(
+        &canary(json!({"trafficRouting": {"istio": {}}})),
+        &[
+            SERVICES,
+            "spec.strategy.canary.trafficRouting.istio: not supported by this version",
+        ],
+    );
+    check(
+        &canary(json!({"trafficRouting": {"plugins": {"sidestep/proxy": {}}}})),
+        &[SERVICES],
+    );
+    check(
+        &canary(json!({"scaleDownDelaySeconds": 10})),
+        &[
+            "spec.strategy.scaleDownDelaySeconds: Invalid value: 10: Canary scaleDownDelaySeconds can only be used with traffic routing",
+        ],
+    );
+    let dynamic = "spec.strategy.canary.dynamicStableScale: not supported by this version";
+    check(
+        &canary(json!({"dynamicStableScale": true})),
+        &[
+            "spec.strategy.dynamicStableScale: Invalid value: true: Canary dynamicStableScale can only be used with traffic routing",
+            dynamic,
+        ],
+    );
+    check(
+        &canary(
+            json!({"dynamicStableScale": true, "scaleDownDelaySeconds": 10, "trafficRouting": {}, "stableService": "s"}),
+        ),
+        &[
+            "spec.strategy.dynamicStableScale: Invalid value: true: Canary dynamicStableScale cannot be used with scaleDownDelaySeconds",
+            dynamic,
+        ],
+    );
+    check(
+        &canary(
+            json!({"trafficRouting": {"istio": {}, "maxTrafficWeight": 200}, "stableService": "s", "canaryService": "c"}),
+        ),
+        &[
+            "spec.strategy.trafficRouting.maxTrafficWeight: Invalid value: 200: Canary maxTrafficWeight in traffic routing only supported in Nginx and Plugins",
+            "spec.strategy.canary.trafficRouting.istio: not supported by this version",
+        ],
+    );
+    check(
+        &canary(
+            json!({"trafficRouting": {"plugins": {"sidestep/proxy": {"sticky": true}}}, "stableService": "s"}),
+        ),
+        &[
+            r#"spec.strategy.canary.trafficRouting.plugins[sidestep/proxy]: Invalid value: {"sticky":true}: must be {services: [NAME…], fallback: redistribute|refuse}"#,
+        ],
+    );
+}
+
+#[test]
+fn steps_one_by_one() {
+    let empty = format!(
+        r#"spec.strategy.steps[0]: Invalid value: "step.Experiment: true step.Pause: true step.SetWeight: true step.Analysis: true step.SetCanaryScale: true step.SetHeaderRoute: true step.SetMirrorRoute: true step.Plugin: true": {STEP}"#
+    );
+    check(&steps(json!({})), &[&empty]);
+    let two = format!(
+        r#"spec.strategy.steps[0]: Invalid value: "step.Experiment: false step.Pause: true step.SetWeight: true step.Analysis: false": {STEP}"#
+    );
+    check(&steps(json!({"setWeight": 1, "pause": {}})), &[&two]);
+    for weight in [101, -1] {
+        let text = format!(
+            "spec.strategy.steps[0].setWeight: Invalid value: {weight}: SetWeight needs to be between 0 and 100"
+        );
+        check(&steps(json!({"setWeight": weight})), &[&text]);
+    }
+    for (duration, printed) in [(json!(-3), -3), (json!("soon"), -1)] {
+        let text = format!(
+            "spec.strategy.steps[0].pause.duration: Invalid value: {printed}: Duration needs to be greater than 0"
+        );
+        check(&steps(json!({"pause": {"duration": duration}})), &[&text]);
+    }
+    check(
+        &steps(json!({"setCanaryScale": {"replicas": 1}})),
+        &[
+            "spec.strategy.trafficRouting: Required value: SetCanaryScale requires TrafficRouting to be set",
+        ],
+    );
+    check(
+        &steps(json!({"setHeaderRoute": {"name": "h"}})),
+        &[
+            r#"spec.strategy.steps[0].setHeaderRoute: Invalid value: {"name":"h"}: SetHeaderRoute requires TrafficRouting, supports Istio and ALB and Apisix"#,
+            "spec.strategy.canary.steps[0].setHeaderRoute: not supported by this version",
+        ],
+    );
+    check(
+        &steps(json!({"setMirrorRoute": {"name": "h"}})),
+        &[
+            r#"spec.strategy.steps[0].setMirrorRoute: Invalid value: {"name":"h"}: SetMirrorRoute requires TrafficRouting, supports Istio and Plugins"#,
+            "spec.strategy.canary.steps[0].setMirrorRoute: not supported by this version",
+        ],
+    );
+    check(
+        &steps(json!({"experiment": {"templates": [{"name": "t", "weight": 5}]}})),
+        &[
+            "spec.strategy.steps[0].experiment.templates[0].weight: Invalid value: 5: Experiment template weight cannot be set unless TrafficRouting is enabled",
+            "spec.strategy.canary.steps[0].experiment: not supported by this version",
+        ],
+    );
+}
+
+#[test]
+fn affinity() {
+    let both = json!({
+        "preferredDuringSchedulingIgnoredDuringExecution": {"weight": 1},
+        "requiredDuringSchedulingIgnoredDuringExecution": {},
+    });
+    let refused = "spec.strategy.canary.antiAffinity: not supported by this version";
+    check(
+        &canary(json!({"antiAffinity": both})),
+        &[
+            r#"spec.strategy.antiAffinity: Invalid value: "antiAffinity.PreferredDuringSchedulingIgnoredDuringExecution: true antiAffinity.RequiredDuringSchedulingIgnoredDuringExecution: true": AntiAffinity must have exactly one strategy listed"#,
+            refused,
+        ],
+    );
+    let heavy = json!({"preferredDuringSchedulingIgnoredDuringExecution": {"weight": 101}});
+    check(
+        &canary(json!({"antiAffinity": heavy})),
+        &[
+            "spec.strategy.antiAffinity.weight: Invalid value: 101: AntiAffinity weight must be between 1-100",
+            refused,
+        ],
+    );
+}
+
+#[test]
+fn what_is_referred_to() {
+    check(
+        &canary(json!({"stableService": "nosuch2"})),
+        &[
+            r#"spec.strategy.canary.stableService: Invalid value: "nosuch2": service "nosuch2" not found"#,
+        ],
+    );
+    check(
+        &canary(json!({"canaryService": "odd"})),
+        &[
+            r#"spec.strategy.canary.canaryService: Invalid value: "odd": Service "odd" has unmatch label "app" in rollout"#,
+        ],
+    );
+    check(
+        &canary(json!({"canaryService": "other"})),
+        &[
+            r#"spec.strategy.canary.canaryService: Invalid value: "other": Service "other" is managed by another Rollout"#,
+        ],
+    );
+    let field = "spec.strategy.canary.steps[0].analysis.templates: Invalid value";
+    let templates = |name: &str, cluster: bool| {
+        steps(json!({"analysis": {"templates": [{"templateName": name, "clusterScope": cluster}]}}))
+    };
+    for (name, cluster, text) in [
+        (
+            "nosuch",
+            false,
+            r#""nosuch": AnalysisTemplate 'nosuch' not found"#,
+        ),
+        (
+            "nosuch",
+            true,
+            r#""nosuch": ClusterAnalysisTemplate 'nosuch' not found"#,
+        ),
+        (
+            "forever",
+            false,
+            r#""forever": AnalysisTemplate forever has metric m which runs indefinitely. Invalid value for count: <nil>"#,
+        ),
+        (
+            "needs-arg",
+            false,
+            r#""templateNames: [needs-arg]": args.host was not resolved"#,
+        ),
+        (
+            "dup",
+            false,
+            r#""templateNames: [dup]": two metrics have the same name 'm'"#,
+        ),
+    ] {
+        check(&templates(name, cluster), &[&format!("{field}: {text}")]);
+    }
+    check(
+        &canary(json!({"analysis": {"templates": [{"templateName": "forever"}]}})),
+        &[],
+    );
+}
+
+#[test]
+fn pods() {
+    check(
+        &json!({"selector": {"matchLabels": {"app": "x"}}}),
+        &[
+            r#"spec.template.metadata.labels: Invalid value: {"app":"web"}: 'selector' does not match template 'labels'"#,
+        ],
+    );
+    check(
+        &json!({"selector": null}),
+        &["spec.selector: Required value: Rollout has missing field '.spec.selector'"],
+    );
+    check(
+        &json!({"selector": {"matchLabels": null}}),
+        &["spec.selector: Invalid value: {}: empty selector is invalid for deployment"],
+    );
+    check(
+        &json!({"template": {"spec": {"containers": [{"name": "web"}]}}}),
+        &["spec.template.spec.containers[0].image: Required value"],
+    );
+    check(
+        &json!({"template": {"spec": {"restartPolicy": "Never"}}}),
+        &[
+            r#"spec.template.spec.restartPolicy: Unsupported value: "Never": supported values: "Always""#,
+        ],
+    );
+}
+
+#[test]
+fn workloads() {
+    let reference = |kind: &str, api: &str| json!({"workloadRef": {"apiVersion": api, "kind": kind, "name": "nosuch"}});
+    let mut bare = json!({"template": null});
+    merge(&mut bare, &reference("StatefulSet", "apps/v1"));
+    check(
+        &reference("Deployment", "apps/v1"),
+        &["template must be empty for workload reference rollout"],
+    );
+    check(
+        &bare,
+        &["workload of type apps/StatefulSet is not supported"],
+    );
+    let mut rollout = rollout();
+    merge(&mut rollout["spec"], &json!({"template": null}));
+    merge(&mut rollout["spec"], &reference("Deployment", "apps/v1"));
+    let parsed: Rollout = serde_json::from_value(rollout).unwrap();
+    let mut references = references();
+    let missing = r#"deployments.apps "shop/nosuch" not found"#;
+    references.workload = Some(Workload::Missing(missing.to_owned()));
+    assert_eq!(
+        plan(&parsed, &references).unwrap_err()[0].to_string(),
+        missing
+    );
+    let template = json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "a", "image": "b"}]}});
+    references.workload = Some(Workload::Found {
+        template: template.clone(),
+        selector: None,
+    });
+    assert_eq!(plan(&parsed, &references).unwrap().template, template);
+}
+
+#[test]
+fn what_is_not_done_is_refused() {
+    check(
+        &json!({"restartAt": "2026-01-01T00:00:00Z", "rollbackWindow": {"revisions": 3}}),
+        &[
+            "spec.restartAt: not supported by this version",
+            "spec.rollbackWindow: not supported by this version",
+        ],
+    );
+    check(
+        &canary(json!({"canaryMetadata": {}, "stableMetadata": {}, "pingPong": {}})),
+        &[
+            "spec.strategy.canary.canaryMetadata: not supported by this version",
+            "spec.strategy.canary.stableMetadata: not supported by this version",
+            "spec.strategy.canary.pingPong: not supported by this version",
+        ],
+    );
+    check(
+        &canary(
+            json!({"trafficRouting": {"managedRoutes": [{"name": "h"}]}, "stableService": "s"}),
+        ),
+        &["spec.strategy.canary.trafficRouting.managedRoutes: not supported by this version"],
+    );
+    check(
+        &canary(json!({"trafficRouting": {"plugins": {"x/y": {}}}})),
+        &["spec.strategy.canary.trafficRouting.plugins[x/y]: not supported by this version"],
+    );
+}
+
+#[test]
+fn all_complaints_are_found() {
+    check(
+        &json!({"minReadySeconds": 700, "strategy": {"canary": {"steps": [{"setWeight": 101}, {"setWeight": 20}, {"pause": {"duration": "x"}}]}}}),
+        &[
+            "spec.progressDeadlineSeconds: Invalid value: 600: must be greater than minReadySeconds",
+            "spec.strategy.steps[0].setWeight: Invalid value: 101: SetWeight needs to be between 0 and 100",
+            "spec.strategy.steps[2].pause.duration: Invalid value: -1: Duration needs to be greater than 0",
+        ],
+    );
+}
