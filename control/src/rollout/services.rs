@@ -32,7 +32,8 @@ fn point(turn: &mut Turn<'_>, name: &str, set: &Revision, checked: bool) {
         None => set.wanted > 0 && set.available >= set.wanted,
     };
     let from = service.hash().unwrap_or_default();
-    if from == set.hash || (checked && !ready) {
+    let empty = turn.replicas == 0; // nobody is kept waiting
+    if from == set.hash || (checked && !ready && !empty) {
         return;
     }
     let message = format!(

@@ -3,5 +3,6 @@
 mod golden;
 mod model;
 mod traces;
+mod walk;
 
 pub(super) use model::Model;

@@ -80,22 +80,22 @@ fn merge(target: &mut Value, change: &Value) {
         return;
     };
     for (key, value) in change {
-        match value {
-            Value::Null => {
-                target.as_object_mut().unwrap().remove(key);
-            }
-            value if target[key].is_object() => merge(&mut target[key], value),
-            value => target[key] = value.clone(),
+        if value.is_null() {
+            target.as_object_mut().unwrap().remove(key);
+        } else if target[key].is_object() {
+            merge(&mut target[key], value);
+        } else {
+            target[key] = value.clone();
         }
     }
 }
 
-fn canary(canary: Value) -> Value {
+fn canary(canary: &Value) -> Value {
     json!({"strategy": {"canary": canary}})
 }
 
-fn steps(step: Value) -> Value {
-    canary(json!({"steps": [step]}))
+fn steps(step: &Value) -> Value {
+    canary(&json!({"steps": [step]}))
 }
 
 const STEP: &str = "Step must have one of the following set: experiment, setWeight, setCanaryScale, plugin or pause";
@@ -106,16 +106,16 @@ fn a_good_spec_has_no_complaints() {
     check(&json!({}), &[]);
     let ours = json!({"plugins": {"sidestep/proxy": {"services": ["s"], "fallback": "refuse"}}});
     check(
-        &canary(json!({"trafficRouting": ours, "stableService": "s", "canaryService": "c"})),
+        &canary(&json!({"trafficRouting": ours, "stableService": "s", "canaryService": "c"})),
         &[],
     );
     check(
-        &canary(json!({"trafficRouting": {}, "stableService": "s", "canaryService": "c"})),
+        &canary(&json!({"trafficRouting": {}, "stableService": "s", "canaryService": "c"})),
         &[],
     );
     let beside = json!({"plugins": {"sidestep/proxy": null, "x/y": {}}, "istio": {}});
     check(
-        &canary(json!({"trafficRouting": beside, "stableService": "s"})),
+        &canary(&json!({"trafficRouting": beside, "stableService": "s"})),
         &[],
     );
 }
@@ -144,13 +144,13 @@ fn strategies_and_times() {
         );
     }
     check(
-        &canary(json!({"maxSurge": 0, "maxUnavailable": 0})),
+        &canary(&json!({"maxSurge": 0, "maxUnavailable": 0})),
         &[
             "spec.strategy.maxSurge: Invalid value: 0: MaxSurge and MaxUnavailable both can not be zero",
         ],
     );
     check(
-        &canary(json!({"maxSurge": "abc"})),
+        &canary(&json!({"maxSurge": "abc"})),
         &[
             r#"spec.strategy.maxSurge: Invalid value: "abc": must be a number of pods or a percentage"#,
         ],
@@ -160,31 +160,31 @@ fn strategies_and_times() {
 #[test]
 fn services_and_routing() {
     check(
-        &canary(json!({"stableService": "s", "canaryService": "s"})),
+        &canary(&json!({"stableService": "s", "canaryService": "s"})),
         &[
             r#"spec.strategy.stableService: Invalid value: "s": This rollout uses the same service for the stable and canary services, but two different services are required."#,
         ],
     );
     check(
-        &canary(json!({"trafficRouting": {"istio": {}}})),
+        &canary(&json!({"trafficRouting": {"istio": {}}})),
         &[
             SERVICES,
             "spec.strategy.canary.trafficRouting.istio: not supported by this version",
         ],
     );
     check(
-        &canary(json!({"trafficRouting": {"plugins": {"sidestep/proxy": {}}}})),
+        &canary(&json!({"trafficRouting": {"plugins": {"sidestep/proxy": {}}}})),
         &[SERVICES],
     );
     check(
-        &canary(json!({"scaleDownDelaySeconds": 10})),
+        &canary(&json!({"scaleDownDelaySeconds": 10})),
         &[
             "spec.strategy.scaleDownDelaySeconds: Invalid value: 10: Canary scaleDownDelaySeconds can only be used with traffic routing",
         ],
     );
     let dynamic = "spec.strategy.canary.dynamicStableScale: not supported by this version";
     check(
-        &canary(json!({"dynamicStableScale": true})),
+        &canary(&json!({"dynamicStableScale": true})),
         &[
             "spec.strategy.dynamicStableScale: Invalid value: true: Canary dynamicStableScale can only be used with traffic routing",
             dynamic,
@@ -192,7 +192,7 @@ fn services_and_routing() {
     );
     check(
         &canary(
-            json!({"dynamicStableScale": true, "scaleDownDelaySeconds": 10, "trafficRouting": {}, "stableService": "s"}),
+            &json!({"dynamicStableScale": true, "scaleDownDelaySeconds": 10, "trafficRouting": {}, "stableService": "s"}),
         ),
         &[
             "spec.strategy.dynamicStableScale: Invalid value: true: Canary dynamicStableScale cannot be used with scaleDownDelaySeconds",
@@ -201,7 +201,7 @@ fn services_and_routing() {
     );
     check(
         &canary(
-            json!({"trafficRouting": {"istio": {}, "maxTrafficWeight": 200}, "stableService": "s", "canaryService": "c"}),
+            &json!({"trafficRouting": {"istio": {}, "maxTrafficWeight": 200}, "stableService": "s", "canaryService": "c"}),
         ),
         &[
             "spec.strategy.trafficRouting.maxTrafficWeight: Invalid value: 200: Canary maxTrafficWeight in traffic routing only supported in Nginx and Plugins",
@@ -210,7 +210,7 @@ fn services_and_routing() {
     );
     check(
         &canary(
-            json!({"trafficRouting": {"plugins": {"sidestep/proxy": {"sticky": true}}}, "stableService": "s"}),
+            &json!({"trafficRouting": {"plugins": {"sidestep/proxy": {"sticky": true}}}, "stableService": "s"}),
         ),
         &[
             r#"spec.strategy.canary.trafficRouting.plugins[sidestep/proxy]: Invalid value: {"sticky":true}: must be {services: [NAME…], fallback: redistribute|refuse}"#,
@@ -223,45 +223,45 @@ fn steps_one_by_one() {
     let empty = format!(
         r#"spec.strategy.steps[0]: Invalid value: "step.Experiment: true step.Pause: true step.SetWeight: true step.Analysis: true step.SetCanaryScale: true step.SetHeaderRoute: true step.SetMirrorRoute: true step.Plugin: true": {STEP}"#
     );
-    check(&steps(json!({})), &[&empty]);
+    check(&steps(&json!({})), &[&empty]);
     let two = format!(
         r#"spec.strategy.steps[0]: Invalid value: "step.Experiment: false step.Pause: true step.SetWeight: true step.Analysis: false": {STEP}"#
     );
-    check(&steps(json!({"setWeight": 1, "pause": {}})), &[&two]);
+    check(&steps(&json!({"setWeight": 1, "pause": {}})), &[&two]);
     for weight in [101, -1] {
         let text = format!(
             "spec.strategy.steps[0].setWeight: Invalid value: {weight}: SetWeight needs to be between 0 and 100"
         );
-        check(&steps(json!({"setWeight": weight})), &[&text]);
+        check(&steps(&json!({"setWeight": weight})), &[&text]);
     }
     for (duration, printed) in [(json!(-3), -3), (json!("soon"), -1)] {
         let text = format!(
             "spec.strategy.steps[0].pause.duration: Invalid value: {printed}: Duration needs to be greater than 0"
         );
-        check(&steps(json!({"pause": {"duration": duration}})), &[&text]);
+        check(&steps(&json!({"pause": {"duration": duration}})), &[&text]);
     }
     check(
-        &steps(json!({"setCanaryScale": {"replicas": 1}})),
+        &steps(&json!({"setCanaryScale": {"replicas": 1}})),
         &[
             "spec.strategy.trafficRouting: Required value: SetCanaryScale requires TrafficRouting to be set",
         ],
     );
     check(
-        &steps(json!({"setHeaderRoute": {"name": "h"}})),
+        &steps(&json!({"setHeaderRoute": {"name": "h"}})),
         &[
             r#"spec.strategy.steps[0].setHeaderRoute: Invalid value: {"name":"h"}: SetHeaderRoute requires TrafficRouting, supports Istio and ALB and Apisix"#,
             "spec.strategy.canary.steps[0].setHeaderRoute: not supported by this version",
         ],
     );
     check(
-        &steps(json!({"setMirrorRoute": {"name": "h"}})),
+        &steps(&json!({"setMirrorRoute": {"name": "h"}})),
         &[
             r#"spec.strategy.steps[0].setMirrorRoute: Invalid value: {"name":"h"}: SetMirrorRoute requires TrafficRouting, supports Istio and Plugins"#,
             "spec.strategy.canary.steps[0].setMirrorRoute: not supported by this version",
         ],
     );
     check(
-        &steps(json!({"experiment": {"templates": [{"name": "t", "weight": 5}]}})),
+        &steps(&json!({"experiment": {"templates": [{"name": "t", "weight": 5}]}})),
         &[
             "spec.strategy.steps[0].experiment.templates[0].weight: Invalid value: 5: Experiment template weight cannot be set unless TrafficRouting is enabled",
             "spec.strategy.canary.steps[0].experiment: not supported by this version",
@@ -277,7 +277,7 @@ fn affinity() {
     });
     let refused = "spec.strategy.canary.antiAffinity: not supported by this version";
     check(
-        &canary(json!({"antiAffinity": both})),
+        &canary(&json!({"antiAffinity": both})),
         &[
             r#"spec.strategy.antiAffinity: Invalid value: "antiAffinity.PreferredDuringSchedulingIgnoredDuringExecution: true antiAffinity.RequiredDuringSchedulingIgnoredDuringExecution: true": AntiAffinity must have exactly one strategy listed"#,
             refused,
@@ -285,7 +285,7 @@ fn affinity() {
     );
     let heavy = json!({"preferredDuringSchedulingIgnoredDuringExecution": {"weight": 101}});
     check(
-        &canary(json!({"antiAffinity": heavy})),
+        &canary(&json!({"antiAffinity": heavy})),
         &[
             "spec.strategy.antiAffinity.weight: Invalid value: 101: AntiAffinity weight must be between 1-100",
             refused,
@@ -296,26 +296,28 @@ fn affinity() {
 #[test]
 fn what_is_referred_to() {
     check(
-        &canary(json!({"stableService": "nosuch2"})),
+        &canary(&json!({"stableService": "nosuch2"})),
         &[
             r#"spec.strategy.canary.stableService: Invalid value: "nosuch2": service "nosuch2" not found"#,
         ],
     );
     check(
-        &canary(json!({"canaryService": "odd"})),
+        &canary(&json!({"canaryService": "odd"})),
         &[
             r#"spec.strategy.canary.canaryService: Invalid value: "odd": Service "odd" has unmatch label "app" in rollout"#,
         ],
     );
     check(
-        &canary(json!({"canaryService": "other"})),
+        &canary(&json!({"canaryService": "other"})),
         &[
             r#"spec.strategy.canary.canaryService: Invalid value: "other": Service "other" is managed by another Rollout"#,
         ],
     );
     let field = "spec.strategy.canary.steps[0].analysis.templates: Invalid value";
     let templates = |name: &str, cluster: bool| {
-        steps(json!({"analysis": {"templates": [{"templateName": name, "clusterScope": cluster}]}}))
+        steps(
+            &json!({"analysis": {"templates": [{"templateName": name, "clusterScope": cluster}]}}),
+        )
     };
     for (name, cluster, text) in [
         (
@@ -347,7 +349,7 @@ fn what_is_referred_to() {
         check(&templates(name, cluster), &[&format!("{field}: {text}")]);
     }
     check(
-        &canary(json!({"analysis": {"templates": [{"templateName": "forever"}]}})),
+        &canary(&json!({"analysis": {"templates": [{"templateName": "forever"}]}})),
         &[],
     );
 }
@@ -422,7 +424,7 @@ fn what_is_not_done_is_refused() {
         ],
     );
     check(
-        &canary(json!({"canaryMetadata": {}, "stableMetadata": {}, "pingPong": {}})),
+        &canary(&json!({"canaryMetadata": {}, "stableMetadata": {}, "pingPong": {}})),
         &[
             "spec.strategy.canary.canaryMetadata: not supported by this version",
             "spec.strategy.canary.stableMetadata: not supported by this version",
@@ -431,12 +433,12 @@ fn what_is_not_done_is_refused() {
     );
     check(
         &canary(
-            json!({"trafficRouting": {"managedRoutes": [{"name": "h"}]}, "stableService": "s"}),
+            &json!({"trafficRouting": {"managedRoutes": [{"name": "h"}]}, "stableService": "s"}),
         ),
         &["spec.strategy.canary.trafficRouting.managedRoutes: not supported by this version"],
     );
     check(
-        &canary(json!({"trafficRouting": {"plugins": {"x/y": {}}}})),
+        &canary(&json!({"trafficRouting": {"plugins": {"x/y": {}}}})),
         &["spec.strategy.canary.trafficRouting.plugins[x/y]: not supported by this version"],
     );
 }

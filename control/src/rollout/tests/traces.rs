@@ -50,7 +50,7 @@ fn seen(model: &Model) -> String {
     let index = model
         .status
         .current_step_index
-        .map_or("-".to_owned(), |index| index.to_string());
+        .map_or_else(|| "-".to_owned(), |index| index.to_string());
     format!("{index} {} {}", model.phase(), model.message())
         .trim_end()
         .to_owned()
@@ -194,7 +194,7 @@ fn basic_weight_down() {
         "with a canary still large"
     );
     assert_eq!(scaled(&mut model), ["V1 0-2", "V2 5-4", "V1 2-3"]);
-    model.ready("1", 2);
+    model.ready("1", 1);
     model.run();
     model.ready("1", 3);
     model.run();
