@@ -121,6 +121,10 @@ pub struct Memory {
     /// Why the last update was aborted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_abort: Option<LastAbort>,
+    /// The Split's generation after the controller's last write: another one means that a write of its own was not noted, or that
+    /// somebody else has written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generation: Option<i64>,
     /// Revisions that still have pods and that no proxy serves any more, by hash, and since when: their drain began then.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub left: BTreeMap<String, Time>,

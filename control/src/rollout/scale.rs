@@ -131,6 +131,14 @@ fn scale_new(turn: &mut Turn<'_>, to: i32) -> bool {
         return leave_after_abort(turn, routing.abort_delay);
     }
     let free = is_whole(turn);
+    let carried = turn
+        .carried
+        .map_or(0, |pods| i32::try_from(pods).unwrap_or(i32::MAX));
+    let to = if free {
+        to
+    } else {
+        to.max(carried.min(new.wanted))
+    }; // a weight that is held keeps its pods
     (free || may_shrink(turn, new, to)) && turn.scale(new, to, Vec::new())
 }
 

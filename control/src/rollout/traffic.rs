@@ -23,20 +23,38 @@ pub(super) fn route(turn: &mut Turn<'_>) {
     let (Some(routing), Some(stable)) = (turn.routing(), turn.stable) else {
         return release(turn);
     };
+    doubt(turn);
     let Some(weight) = weight(turn, routing, stable) else {
         return;
     };
     let changed = record(turn, routing, stable, weight);
     let wanted = split(turn, routing, stable, weight, changed);
+    turn.carried = (weight > 0)
+        .then(|| wanted.needed(&turn.new.hash))
+        .flatten();
     write(turn, &wanted);
     verify(turn);
     note_departures(turn, &wanted);
 }
 
+/// A write that was not noted may have been served: what was acknowledged before it is acknowledged no more.
+fn doubt(turn: &mut Turn<'_>) {
+    let generation = turn
+        .observed
+        .split
+        .as_ref()
+        .map(|written| written.generation);
+    if turn.was.memory.generation != generation {
+        turn.next.memory.left.clear();
+        forget_verification(turn);
+    }
+    turn.next.memory.generation = generation;
+}
+
 /// The canary's weight now (R8.1); none where nothing is to change (R8.2).
 fn weight(turn: &mut Turn<'_>, routing: &Routing, stable: &Revision) -> Option<i32> {
     let recorded = turn.was.weights.is_some();
-    let at = recorded_weight(turn);
+    let at = weight_in_force(turn);
     if turn.is_promoted() {
         let goes = recorded || is_enough(turn, stable, turn.replicas);
         return goes.then_some(0);
@@ -60,10 +78,7 @@ fn weight(turn: &mut Turn<'_>, routing: &Routing, stable: &Revision) -> Option<i
 /// The weight that the steps ask for: lower ones at once, higher ones when the pods are there, and never ahead of them.
 fn goal(turn: &Turn<'_>, routing: &Routing, at: i32) -> i32 {
     let whole = routing.whole;
-    let position = Position {
-        steps: &turn.plan.canary.steps,
-        index: turn.step_index(),
-    };
+    let position = position(turn);
     let complete = is_enough(turn, turn.new, turn.replicas);
     if turn.next.promote_full || position.steps.is_empty() {
         return if complete { whole } else { at };
@@ -80,13 +95,25 @@ fn is_enough(turn: &Turn<'_>, set: &Revision, target: i32) -> bool {
     set.available >= replicas::enough(target, turn.plan.canary.threshold)
 }
 
-/// The weight that the new revision had when last recorded.
-fn recorded_weight(turn: &Turn<'_>) -> i32 {
+/// The weight that the new revision has: recorded, and written. Where the two differ somebody has edited the Split, or a turn was
+/// broken off, and only the lower one is known to have its pods.
+fn weight_in_force(turn: &Turn<'_>) -> i32 {
+    let hash = turn.new.hash.as_str();
+    let written = turn
+        .observed
+        .split
+        .as_ref()
+        .map(|written| shares(&written.split));
+    let written = written
+        .and_then(|shares| shares.get(hash).copied())
+        .unwrap_or(0);
     let canary = turn.was.weights.as_ref().map(|weights| &weights.canary);
-    canary
-        .filter(|canary| canary.pod_template_hash.as_ref() == Some(&turn.new.hash))
-        .filter(|_| !turn.is_promoted())
-        .map_or(0, |canary| canary.weight)
+    let recorded = canary.filter(|canary| canary.pod_template_hash.as_deref() == Some(hash));
+    recorded.map_or(0, |canary| {
+        canary
+            .weight
+            .min(i32::try_from(written).unwrap_or(i32::MAX))
+    })
 }
 
 /// Writes the weights to the status, unverified where they differ. Returns whether they do.
@@ -158,12 +185,21 @@ fn split(
     }
 }
 
-/// Pods that carry a canary weight: as many as the step asks for, or those that have brought it so far.
+/// Pods that carry a canary weight: as many as the step asks for with its own weight; with another, which was held or has only come so
+/// far, as many as that one needs.
 fn canary_pods(turn: &Turn<'_>, routing: &Routing, weight: i32) -> i32 {
-    let asked = scale::sizes(turn).canary;
-    match scale::is_at(turn, scale::sizes(turn)) {
-        true => asked,
-        false => asked.min(replicas::share_up(turn.replicas, weight, routing.whole)),
+    let asked = position(turn).weight().unwrap_or(routing.whole);
+    match weight == asked && !turn.next.promote_full {
+        true => scale::sizes(turn).canary,
+        false => replicas::share_up(turn.replicas, weight, routing.whole),
+    }
+}
+
+/// Where in the steps the update is.
+fn position<'a>(turn: &Turn<'a>) -> Position<'a> {
+    Position {
+        steps: &turn.plan.canary.steps,
+        index: turn.step_index(),
     }
 }
 
@@ -225,6 +261,7 @@ fn write(turn: &mut Turn<'_>, wanted: &Split) {
         forget_verification(turn);
     }
     turn.act(Action::WriteSplit(wanted.clone()));
+    turn.next.memory.generation = Some(turn.next.memory.generation.unwrap_or(0) + 1);
     let missing = missing(turn);
     turn.wait("acknowledgement", missing, None);
 }
@@ -362,6 +399,7 @@ fn release(turn: &mut Turn<'_>) {
     turn.next.weights = None;
     turn.next.memory.verified = None;
     turn.next.memory.left.clear();
+    turn.next.memory.generation = None;
     let (Some(written), Some(stable)) = (&turn.observed.split, turn.stable) else {
         return;
     };

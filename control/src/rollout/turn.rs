@@ -42,6 +42,8 @@ pub(super) struct Turn<'a> {
     pub(super) will: Will,
     /// The Split stands as this turn wants it, and every proxy serves it.
     pub(super) settled: bool,
+    /// Pods that the canary's weight needs now, where it has one.
+    pub(super) carried: Option<u32>,
     /// A ReplicaSet of the update has been scaled in this turn.
     pub(super) scaled: bool,
     /// Analysis runs have been looked after in this turn.
@@ -116,6 +118,7 @@ impl<'a> Turn<'a> {
             next,
             will: Will::default(),
             settled: false,
+            carried: None,
             scaled: false,
             analysed: false,
             actions: Vec::new(),

@@ -156,7 +156,7 @@ fn user(model: &mut Model, dice: &mut Dice) -> &'static str {
     "user"
 }
 
-fn served<'a>(model: &'a Model) -> impl Iterator<Item = &'a Split> {
+fn served(model: &Model) -> impl Iterator<Item = &Split> {
     model
         .proxies
         .iter()
@@ -184,12 +184,14 @@ fn weight(split: &Split, hash: &str) -> u32 {
 /// What no decision may do.
 fn allowed(model: &Model, decision: &Decision, routed: bool) {
     for action in &decision.actions {
-        match action {
-            Action::WriteSplit(split) => raise_is_carried(model, split),
-            Action::ScaleReplicaSet { name, from, to, .. } if to < from && routed => {
-                shrink_is_safe(model, name, *to)
-            }
-            _ => {}
+        if let Action::WriteSplit(split) = action {
+            raise_is_carried(model, split);
+        }
+        if let Action::ScaleReplicaSet { name, from, to, .. } = action
+            && to < from
+            && routed
+        {
+            shrink_is_safe(model, name, *to);
         }
     }
 }
@@ -223,13 +225,13 @@ fn raise_is_carried(model: &Model, split: &Split) {
         .current_step_index
         .map_or(0, |index| usize::try_from(index).unwrap());
     if index < plan.canary.steps.len() && !model.status.promote_full {
-        let weights = plan.canary.steps[..=index]
+        let mut weights = plan.canary.steps[..=index]
             .iter()
             .filter_map(|step| match step {
                 Step::SetWeight(weight) => Some(*weight),
-                _ => None,
+                Step::SetCanaryScale(_) | Step::Pause(_) | Step::Analysis(_) => None,
             });
-        let asked = u32::try_from(weights.last().unwrap_or(0)).unwrap();
+        let asked = u32::try_from(weights.next_back().unwrap_or(0)).unwrap();
         assert!(after <= asked, "{after} above the step's {asked}");
     }
 }
