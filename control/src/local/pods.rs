@@ -25,7 +25,8 @@ use super::container::{Container, Run};
 use super::kinds;
 use super::launcher::Launcher;
 use super::logs::PodLogs;
-use super::podstatus;
+use super::owners;
+use super::podstatus::{self, Tale};
 use super::ports::Ports;
 use super::store::{self, Change, Object, Store, Subscription, What};
 
@@ -68,6 +69,27 @@ pub async fn run(machine: Machine, shutdown: CancellationToken) {
         }
     }
     set.end().await;
+}
+
+/// Says of all pods that an earlier process of ours ran that they run no more, so that nobody is sent to them.
+pub(super) fn declare_lost(store: &Store) {
+    let now = store::now();
+    for pod in store.list(&kinds::POD, None).objects {
+        let tale = Tale::carried_over(&pod, now);
+        if owners::has_ended(&pod) || !tale.has_lived() {
+            continue;
+        }
+        let container = &pod["spec"]["containers"][0];
+        let text = |field: &str| container[field].as_str().unwrap_or_default().to_owned();
+        let (name, image) = (text("name"), text("image"));
+        let (namespace, pod) = (store::text(&pod, "namespace"), store::text(&pod, "name"));
+        let written = store.update_status(&kinds::POD, namespace, pod, None, |pod| {
+            podstatus::write(pod, &name, &image, &tale, now);
+        });
+        if let Err(error) = written {
+            tracing::debug!(pod, %error, "a pod went while it was written");
+        }
+    }
 }
 
 fn ended_well(task: Result<(), tokio::task::JoinError>) {
@@ -175,12 +197,9 @@ async fn live(
     configuration: watch::Receiver<()>,
 ) {
     let mut pod = Pod::new(machine, &object, wanted, configuration);
-    let ended = matches!(
-        object["status"]["phase"].as_str(),
-        Some("Succeeded" | "Failed")
-    );
+    let over = owners::has_ended(&object) || pod.wish() != Wish::Run;
     match Container::parse(&object) {
-        _ if ended => pod.wait_for_the_end().await,
+        _ if over => pod.wait_for_the_end().await,
         Err(complaints) => pod.refuse(&complaints.join("; ")).await,
         Ok(Container {
             run: Run::StandIn, ..

@@ -300,7 +300,7 @@ fn condition(pod: &Value, kind: &str, why_not: Option<&(&str, String)>, now: &st
 /// The one address there is.
 const LOOPBACK: &str = "127.0.0.1";
 /// Exit code of a container nobody saw end, as the kubelet gives it.
-const LOST: i32 = 137;
+pub const LOST: i32 = 137;
 
 #[cfg(test)]
 mod tests {

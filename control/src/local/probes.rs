@@ -2,7 +2,7 @@
 //!
 //! `httpGet` and `tcpSocket` as the kubelet does them, on the pod's own port whatever port the probe names; `exec` and `grpc` are
 //! refused. One difference: until a probe has succeeded for the first time it is also asked early, after 10 ms, 20 ms, 40 ms and so
-//! on up to its period, so that a process that is up in no time is ready in no time. An early failure does not count.
+//! on, then every half second, so that a process that is up in no time is ready in no time. An early failure does not count.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -244,7 +244,7 @@ async fn ask(
         let mut pause = EARLY_FIRST;
         while answer.is_err() && !tally.succeeded && Instant::now() + pause < next {
             sleep(pause).await;
-            pause *= 2;
+            pause = (pause * 2).min(EARLY_MAX);
             answer = attempt(&probe.check, port, probe.timeout).await;
         }
         let changed = tally.count(answer.is_ok(), probe);
@@ -362,6 +362,8 @@ async fn get(
 
 /// The first pause between two early questions; each is twice the one before.
 const EARLY_FIRST: Duration = Duration::from_millis(10);
+/// The longest pause between two early questions.
+const EARLY_MAX: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {

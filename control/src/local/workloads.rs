@@ -35,7 +35,7 @@ pub struct Workloads {
 }
 
 impl Workloads {
-    /// Starts playing on `store`; what pods write goes to `logs`. `program` is this program's own file: see [`Launcher::start`].
+    /// Starts playing on `store`. Before this returns, pods of an earlier process of ours are not ready any more. What pods write goes to `logs`. `program` is this program's own file: see [`Launcher::start`].
     ///
     /// # Errors
     /// When the operating system gives no thread.
@@ -49,6 +49,7 @@ impl Workloads {
             logs: logs.clone(),
             ports: Ports::default(),
         };
+        pods::declare_lost(store);
         let shutdown = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(play(store.clone(), shutdown.clone()));

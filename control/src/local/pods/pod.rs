@@ -58,8 +58,6 @@ impl Pod {
     ) -> Self {
         let container = &object["spec"]["containers"][0];
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let mut tale = Tale::carried_over(object, store::now());
-        tale.restarts += u64::from(tale.has_lived());
         let told = Wanted {
             wish: Wish::Run,
             gates_met: podstatus::gates_met(object),
@@ -70,7 +68,7 @@ impl Pod {
             name: store::text(object, "name").to_owned(),
             container: text(&container["name"]),
             image: text(&container["image"]),
-            tale,
+            tale: Tale::carried_over(object, store::now()),
             uid: store::text(object, "uid").to_owned(),
             wanted,
             told,

@@ -17,16 +17,19 @@ use crate::local::environment::expand;
 use crate::local::launcher::{Launch, Process};
 use crate::local::logs::PodLog;
 use crate::local::notes::Tone;
-use crate::local::podstatus::{Outcome, State, Terminated};
+use crate::local::podstatus::{LOST, Outcome, State, Terminated};
 use crate::local::ports::Port;
 use crate::local::probes::{self, Purpose, Verdict};
 use crate::local::store;
 
 /// Runs a pod's process until the pod should end or its process has done what it was to do.
 pub(super) async fn live(pod: &mut Pod, program: &Program, restart: Restart) {
-    if let (Some(last), false) = (pod.tale.last.clone(), restart.restarts(137)) {
+    if let Some(last) = pod.tale.last.clone()
+        && !restart.restarts(last.exit_code)
+    {
         return finish(pod, last).await; // It was lost with an earlier process of ours, and is not to run twice.
     }
+    pod.tale.restarts += u64::from(pod.tale.has_lived());
     let mut back_off = BackOff::default();
     let mut port = None;
     loop {
@@ -363,7 +366,7 @@ impl Life<'_> {
                 terminated(code, reason, message, self.since, id)
             }
             Err(error) => terminated(
-                137,
+                LOST,
                 "ContainerStatusUnknown",
                 error.to_string(),
                 self.since,

@@ -15,6 +15,7 @@ use crate::local::store;
 
 /// Serves for a pod until it should end.
 pub(super) async fn live(pod: &mut Pod) {
+    pod.tale.restarts += u64::from(pod.tale.has_lived());
     let Some(environment) = pod.wait_for_environment(&[]).await else {
         return pod.leave(pod.wish());
     };

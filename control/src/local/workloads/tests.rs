@@ -518,6 +518,10 @@ async fn pods_of_an_earlier_process_start_again_in_place() {
     );
 
     let world = World::start_on(store);
+    assert!(
+        world.ready_pods().is_empty(),
+        "none is ready before it runs again"
+    );
     world
         .eventually("the same pods are ready again", |world| {
             let pods = world.ready_pods();
