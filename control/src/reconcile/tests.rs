@@ -1,5 +1,6 @@
 //! The controller against the embedded cluster: real watches, real stand-in pods, and a proxy that takes up real tables.
 
+mod analysis;
 mod stage;
 
 use serde_json::json;
