@@ -383,7 +383,10 @@ mod tests {
         let log: Log = Arc::default();
         let inner = Arc::clone(&log);
         let version = |object: Option<&Arc<ConfigMap>>| {
-            object.map_or("-".into(), |o| o.metadata.resource_version.clone().unwrap())
+            object.map_or_else(
+                || "-".into(),
+                |o| o.metadata.resource_version.clone().unwrap(),
+            )
         };
         let listener: Listener<ConfigMap> = Box::new(move |change| {
             let line = format!(

@@ -51,7 +51,7 @@ pub struct Controller {
 impl Controller {
     /// A controller that works through `client`.
     pub fn new(client: Client, config: Config) -> Self {
-        let keys: Keys = Arc::new(Queue::new());
+        let keys: Keys = Arc::new(Queue::default());
         let objects = Objects::new(&keys);
         let fleet = Fleet::new(on_fleet(&keys, &objects));
         let (events, sender) = Events::new();

@@ -28,6 +28,7 @@ use tracing::{info, warn};
 use self::members::{Key, Listed, members};
 use self::report::Line;
 use self::state::{State, Wake};
+use crate::api::split::{EffectiveShares, SplitSpec};
 use crate::cache::{Cache, feed, scoped};
 use crate::measure::counters::{Counters, Span, VersionKey};
 use crate::rollout::observed::Fleet as View;
@@ -79,6 +80,11 @@ impl Fleet {
     /// What the proxies of a fleet say of the Split with this uid, at this generation or a later one.
     pub fn view(&self, fleet: &str, uid: &str, generation: i64) -> View {
         self.state().view(fleet, uid, generation)
+    }
+
+    /// What the proxies of a fleet serve of a Split's weighted rules: of several proxies, the one farthest from the weights.
+    pub fn effective(&self, fleet: &str, uid: &str, spec: &SplitSpec) -> Vec<EffectiveShares> {
+        self.state().effective(fleet, uid, spec)
     }
 
     /// Finds and hears the proxies until `cancel`. All tasks it starts have ended when it returns.

@@ -88,9 +88,12 @@ impl Error {
     /// An answer of the API server: a conflict, or an object that is gone or there already, means that our view was old.
     pub fn api(doing: impl Into<String>, source: kube::Error) -> Self {
         let doing = doing.into();
-        match &source {
-            kube::Error::Api(status) if matches!(status.code, 404 | 409) => Self::Stale(doing),
-            _ => Self::Api { doing, source },
+        let is_old =
+            matches!(&source, kube::Error::Api(status) if matches!(status.code, 404 | 409));
+        if is_old {
+            Self::Stale(doing)
+        } else {
+            Self::Api { doing, source }
         }
     }
 

@@ -24,4 +24,5 @@ pub use build::{Options, Snapshot, build};
 pub use watch::run;
 
 #[cfg(test)]
+#[expect(clippy::needless_pass_by_value, reason = "cases are written in place")]
 mod tests;

@@ -46,15 +46,16 @@ pub enum Outcome {
     Gone,
 }
 
-impl<K: Clone + Eq + Hash> Queue<K> {
-    /// An empty queue.
-    pub fn new() -> Self {
+impl<K> Default for Queue<K> {
+    fn default() -> Self {
         Self {
             entries: Mutex::default(),
             changed: Notify::new(),
         }
     }
+}
 
+impl<K: Clone + Eq + Hash> Queue<K> {
     /// Something about the key has changed: it is looked at now, or once more after the look under way.
     pub fn add(&self, key: K) {
         let now = Instant::now();
@@ -161,7 +162,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_key_is_looked_at_once_however_often_it_was_added() {
-        let queue = Queue::new();
+        let queue = Queue::default();
         queue.add("a");
         queue.add("a");
         assert_eq!(due(&queue), Some("a"));
@@ -176,7 +177,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_change_during_the_look_is_looked_at_after_it() {
-        let queue = Queue::new();
+        let queue = Queue::default();
         queue.add("a");
         assert_eq!(due(&queue), Some("a"));
         queue.add("a");
@@ -187,7 +188,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_key_comes_back_by_itself_when_it_said_so_or_earlier() {
-        let queue = Queue::new();
+        let queue = Queue::default();
         queue.add("a");
         due(&queue);
         queue.finish(&"a", Outcome::Again(Duration::from_millis(50)));
@@ -202,7 +203,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn failures_wait_longer_and_longer_until_one_succeeds() {
-        let queue = Queue::new();
+        let queue = Queue::default();
         queue.add("a");
         let mut waits = Vec::new();
         for _ in 0..16 {
@@ -225,7 +226,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_has_waited_longest_comes_first() {
-        let queue = Queue::new();
+        let queue = Queue::default();
         for key in ["a", "b", "c"] {
             queue.add(key);
             advance(1).await;

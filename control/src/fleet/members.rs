@@ -77,7 +77,7 @@ mod tests {
 
     use super::*;
 
-    fn slice(labels: Value, endpoints: Value) -> Arc<EndpointSlice> {
+    fn slice(labels: &Value, endpoints: &Value) -> Arc<EndpointSlice> {
         let slice = json!({
             "metadata": {"namespace": "sidestep-system", "name": "x", "labels": labels},
             "addressType": "IPv4", "ports": [{"name": "admin", "port": 9000}, {"name": "http", "port": 80}], "endpoints": endpoints,
@@ -89,16 +89,16 @@ mod tests {
     fn proxies_are_told_by_service_or_label() {
         let slices = [
             slice(
-                json!({"kubernetes.io/service-name": "sidestep-proxy"}),
-                json!([{"addresses": ["10.0.0.1"]}]),
+                &json!({"kubernetes.io/service-name": "sidestep-proxy"}),
+                &json!([{"addresses": ["10.0.0.1"]}]),
             ),
             slice(
-                json!({"kubernetes.io/service-name": "edge", labels::FLEET: "edge"}),
-                json!([{"addresses": ["10.0.0.2"], "conditions": {"ready": false}, "targetRef": {"kind": "Pod", "name": "edge-0", "uid": "u"}}]),
+                &json!({"kubernetes.io/service-name": "edge", labels::FLEET: "edge"}),
+                &json!([{"addresses": ["10.0.0.2"], "conditions": {"ready": false}, "targetRef": {"kind": "Pod", "name": "edge-0", "uid": "u"}}]),
             ),
             slice(
-                json!({"kubernetes.io/service-name": "web"}),
-                json!([{"addresses": ["10.0.0.3"]}]),
+                &json!({"kubernetes.io/service-name": "web"}),
+                &json!([{"addresses": ["10.0.0.3"]}]),
             ),
         ];
         let found: Vec<_> = members(&slices, "sidestep-proxy")

@@ -8,6 +8,7 @@ use super::history::History;
 use super::members::{Key, Listed};
 use super::report::{Hello, Line, SplitReport, VersionReport};
 use super::verify::{self, Word};
+use crate::api::split::{EffectiveShares, SplitSpec};
 use crate::rollout::observed::Fleet as View;
 
 /// All proxies, and what they have counted.
@@ -120,11 +121,25 @@ impl State {
 
     /// What the proxies of a fleet say of a Split at `generation`.
     pub fn view(&self, fleet: &str, uid: &str, generation: i64) -> View {
-        let counted = self.members.values().filter(|member| {
-            // One that is listed as not ready and was never heard has not begun: it serves nothing.
-            member.listed.fleet == fleet && (member.listed.serves || member.hello.is_some())
-        });
-        verify::view(generation, counted.map(|member| member.word(uid)))
+        verify::view(
+            generation,
+            self.counted(fleet).map(|member| member.word(uid)),
+        )
+    }
+
+    /// What the proxies of a fleet serve of a Split's weighted rules.
+    pub fn effective(&self, fleet: &str, uid: &str, spec: &SplitSpec) -> Vec<EffectiveShares> {
+        let heard = self.counted(fleet).filter(|member| member.heard);
+        let said = heard.filter_map(|member| member.splits.get(uid));
+        let reports: Vec<&SplitReport> = said.map(|said| &said.report).collect();
+        verify::effective(spec, &reports)
+    }
+
+    fn counted(&self, fleet: &str) -> impl Iterator<Item = &Member> + Clone {
+        // One that is listed as not ready and was never heard has not begun: it serves nothing.
+        let begun = |member: &&Member| member.listed.serves || member.hello.is_some();
+        let members = self.members.values().filter(begun);
+        members.filter(move |member| member.listed.fleet == fleet)
     }
 }
 

@@ -67,7 +67,8 @@ impl Stub {
             .lock()
             .unwrap()
             .insert(report.uid, line.clone());
-        let _ = self.said.lines.send(line);
+        // Nobody may listen yet: whoever comes is told the last word.
+        self.said.lines.send(line).ok();
     }
 
     fn listed(&self, name: &str) -> (Key, Listed) {
@@ -87,7 +88,7 @@ impl Stub {
     async fn kill(self) -> SocketAddr {
         self.said.killed.cancel();
         self.server.abort();
-        let _ = self.server.await;
+        assert!(self.server.await.unwrap_err().is_cancelled());
         self.address
     }
 }

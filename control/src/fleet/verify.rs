@@ -3,11 +3,12 @@
 //! *Acknowledged*: every proxy of the fleet serves the Split's uid at the generation asked for or a later one. *Verified*: … and with
 //! effective shares equal to the desired ones. Readiness may reach a proxy after the weights, so the generation alone proves nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
 use super::report::{RuleReport, SplitReport};
+use crate::api::split::{EffectiveShares, SplitRule, SplitSpec};
 use crate::rollout::observed::Fleet as View;
 
 /// Shares that differ by less than this are the same number, rounded differently on its way.
@@ -61,6 +62,38 @@ pub fn is_as_desired(report: &SplitReport) -> bool {
         let mut differences = names.map(|name| share(desired, name) - share(effective, name));
         differences.all(|difference| difference.abs() < SAME)
     })
+}
+
+/// What the proxies serve of a Split's weighted rules: of several proxies, the one farthest from the weights.
+pub fn effective<'a>(spec: &SplitSpec, reports: &[&'a SplitReport]) -> Vec<EffectiveShares> {
+    let weighted = spec.rules.iter().filter(|rule| rule.weights.len() > 1);
+    weighted
+        .filter_map(|rule| {
+            let of_rule = |report: &'a SplitReport| {
+                let mut rules = report.rules.iter();
+                rules.find(|served| served.services == rule.services)
+            };
+            let served = reports.iter().copied().filter_map(of_rule);
+            let distance = |served: &&RuleReport| distance(rule, &served.effective);
+            let farthest = served.max_by(|a, b| distance(a).total_cmp(&distance(b)))?;
+            Some(EffectiveShares {
+                services: rule.services.clone(),
+                shares: farthest.effective.clone(),
+            })
+        })
+        .collect()
+}
+
+/// How far effective shares are from a rule's weights: the sum of the differences.
+fn distance(rule: &SplitRule, effective: &BTreeMap<String, f64>) -> f64 {
+    let total: f64 = rule.weights.values().map(|&weight| f64::from(weight)).sum();
+    let desired = |name: &String| f64::from(rule.weights.get(name).copied().unwrap_or(0)) / total;
+    let names: BTreeSet<&String> = rule.weights.keys().chain(effective.keys()).collect();
+    let share = |name: &String| effective.get(name).copied().unwrap_or(0.0);
+    names
+        .into_iter()
+        .map(|name| (desired(name) - share(name)).abs())
+        .sum()
 }
 
 fn add_in_flight(sums: &mut BTreeMap<String, u64>, report: &SplitReport) {
@@ -152,5 +185,42 @@ mod tests {
         let mut one_sided = rule(0.0, 0.0);
         one_sided.rules[0].effective.insert("stable".into(), 0.5);
         assert!(!is_as_desired(&one_sided));
+    }
+
+    #[test]
+    fn what_is_shown_as_effective_is_the_proxy_farthest_from_the_weights() {
+        let shares = |stable: f64, canary: f64| {
+            BTreeMap::from([("stable".to_owned(), stable), ("canary".to_owned(), canary)])
+        };
+        let weights = BTreeMap::from([("stable".to_owned(), 80), ("canary".to_owned(), 20)]);
+        let rule = |weights| SplitRule {
+            services: vec!["web".into()],
+            ports: None,
+            weights,
+        };
+        let spec = SplitSpec {
+            rules: vec![
+                rule(weights),
+                rule(BTreeMap::from([("stable".to_owned(), 1)])),
+            ],
+            ..SplitSpec::default()
+        };
+        let report = |effective| SplitReport {
+            rules: vec![RuleReport {
+                services: vec!["web".into()],
+                desired: shares(0.8, 0.2),
+                effective,
+            }],
+            ..SplitReport::default()
+        };
+        let reports = [
+            report(shares(0.8, 0.2)),
+            report(shares(0.9, 0.1)),
+            report(shares(0.85, 0.15)),
+        ];
+        let shown = effective(&spec, &reports.each_ref());
+        assert_eq!(shown.len(), 1, "pinned rules are not shown");
+        assert_eq!(shown[0].shares, shares(0.9, 0.1));
+        assert!(effective(&spec, &[]).is_empty());
     }
 }

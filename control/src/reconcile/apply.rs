@@ -306,7 +306,7 @@ impl<'a> Writer<'a> {
             .api::<Service>()
             .patch(name, &PatchParams::default(), &Patch::Strategic(&patch))
             .await;
-        self.wrote(written.map_err(|source| Error::api(format!("Service {name}"), source))?);
+        self.wrote(&written.map_err(|source| Error::api(format!("Service {name}"), source))?);
         Ok(())
     }
 
@@ -338,14 +338,14 @@ impl<'a> Writer<'a> {
             .api::<Split>()
             .replace(&name, &PostParams::default(), &whole)
             .await;
-        self.wrote(written.map_err(|source| Error::api(format!("Split {name}"), source))?);
+        self.wrote(&written.map_err(|source| Error::api(format!("Split {name}"), source))?);
         Ok(())
     }
 
     async fn create<K: Kind>(&mut self, object: &K) -> Result<(), Error> {
         let doing = format!("{} {}", K::kind(&()), object.name_any());
         let written = self.api::<K>().create(&PostParams::default(), object).await;
-        self.wrote(written.map_err(|source| Error::api(doing, source))?);
+        self.wrote(&written.map_err(|source| Error::api(doing, source))?);
         Ok(())
     }
 
@@ -366,7 +366,7 @@ impl<'a> Writer<'a> {
             Part::Status => api.patch_status(name, &params, &patch).await,
         };
         self.wrote(
-            written.map_err(|source| Error::api(format!("{} {name}", K::kind(&())), source))?,
+            &written.map_err(|source| Error::api(format!("{} {name}", K::kind(&())), source))?,
         );
         Ok(())
     }
@@ -432,7 +432,7 @@ impl<'a> Writer<'a> {
         found.and_then(|(_, metadata)| metadata.resource_version.clone())
     }
 
-    fn wrote<K: Kind>(&mut self, written: K) {
+    fn wrote<K: Kind>(&mut self, written: &K) {
         let version = written.resource_version().unwrap_or_default();
         let cache = K::cache(self.context).clone();
         let mark = cache.mark(&version);

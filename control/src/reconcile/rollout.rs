@@ -156,9 +156,7 @@ async fn write_memory(
             .and_then(|split| split.status.clone())
             .unwrap_or_default()
             .memory;
-        if let Some(patch) =
-            status::difference(&old, memory).filter(|_| status::is_news(&old, memory))
-        {
+        if let Some(patch) = status::difference(&old, memory) {
             writer.patch_split_status(patch).await?;
         }
         return match annotated {

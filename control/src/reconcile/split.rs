@@ -1,5 +1,5 @@
 //! The conditions of Splits, whoever wrote them: `Accepted` (it can be served, and governs what it names) and `Verified` (every proxy
-//! of its fleet serves it with effective shares as desired).
+//! of its fleet serves it with effective shares as desired); and beside them what the proxies do serve.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,8 +11,10 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use super::observe::raw;
+use super::status::difference;
 use super::{Context, Error};
 use crate::api::Split;
+use crate::api::split::SplitStatus;
 use crate::rollout::observed::Fleet as View;
 use crate::routing::govern::Governed;
 use crate::routing::notice::{Notice, Reason, on_splits};
@@ -71,12 +73,18 @@ async fn write(
     for wanted in wanted {
         set(&mut conditions, wanted, generation, now);
     }
-    if conditions == status.conditions && status.observed_generation == Some(generation) {
+    let new = SplitStatus {
+        observed_generation: Some(generation),
+        conditions,
+        effective: context.fleet.effective(&read.fleet, &read.uid, &split.spec),
+        memory: status.memory.clone(),
+    };
+    let Some(difference) = difference(&status, &new) else {
         return Ok(());
-    }
+    };
     let patch = json!({
         "metadata": {"resourceVersion": split.metadata.resource_version},
-        "status": {"observedGeneration": generation, "conditions": conditions},
+        "status": difference,
     });
     let name = split.name_any();
     let api: Api<Split> = Api::namespaced(

@@ -69,7 +69,8 @@ pub fn create_error_message(set: &str, error: &str) -> String {
     format!("Failed to create new replica set \"{set}\": {error}")
 }
 
-/// Whether the memory has changed in more than the wording of what is waited for.
+/// Whether the memory has changed in more than the wording of what is waited for: an annotation is a change of the Rollout itself, so
+/// it is written no oftener than that.
 pub fn is_news(old: &Memory, new: &Memory) -> bool {
     let reason = |memory: &Memory| {
         memory

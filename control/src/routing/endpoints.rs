@@ -205,6 +205,7 @@ fn preference(listed: &Listed) -> (bool, bool, SocketAddr) {
 }
 
 #[cfg(test)]
+#[expect(clippy::needless_pass_by_value, reason = "cases are written in place")]
 mod tests {
     use serde_json::{Value, json};
 

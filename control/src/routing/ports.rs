@@ -101,6 +101,7 @@ pub fn target(port: &ServicePort) -> IntOrString {
 }
 
 #[cfg(test)]
+#[expect(clippy::needless_pass_by_value, reason = "cases are written in place")]
 mod tests {
     use serde_json::{Value, json};
 

@@ -168,6 +168,7 @@ fn services_meant(spec: &Value) -> BTreeSet<String> {
 }
 
 #[cfg(test)]
+#[expect(clippy::needless_pass_by_value, reason = "cases are written in place")]
 mod tests {
     use serde_json::json;
 

@@ -224,9 +224,12 @@ impl Seen {
     }
 
     pub(super) fn phase(&self) -> &str {
-        let observed = self.status("/observedGeneration")
-            == self.rollout["metadata"]["generation"].to_string();
-        if observed { self.status("/phase") } else { "" }
+        let generation = self.rollout["metadata"]["generation"].to_string();
+        if self.status("/observedGeneration") == generation {
+            self.status("/phase")
+        } else {
+            ""
+        }
     }
 
     pub(super) fn message(&self) -> &str {
@@ -424,7 +427,7 @@ fn report(planned: &PlannedSplit) -> Line {
 }
 
 /// A Rollout of three stand-in pods, routed, with those steps.
-pub(super) fn rollout(name: &str, image: &str, steps: Value) -> Value {
+pub(super) fn rollout(name: &str, image: &str, steps: &Value) -> Value {
     json!({
         "metadata": {"name": name},
         "spec": {
