@@ -143,7 +143,7 @@ async fn a_step_passes_on_what_the_proxies_saw_and_fails_on_what_a_server_says()
     stage.create(&kinds::ANALYSIS_TEMPLATE, template);
     let steps =
         json!([{"setWeight": 50}, {"analysis": {"templates": [{"templateName": "judge"}]}}]);
-    stage.create(&kinds::ROLLOUT, rollout("web", "shop:1", steps));
+    stage.create(&kinds::ROLLOUT, rollout("web", "shop:1", &steps));
     stage.until("web", |seen| seen.phase() == "Healthy").await;
 
     stage.set_image("web", "shop:2");
