@@ -15,7 +15,7 @@
 //! | [`plan`] | spec → [`Plan`]: the parse and all of its complaints |
 //! | [`state`] | what is remembered, from and to `.status` |
 //! | [`observed`] | what is: ReplicaSets, Services, runs, the Split as written, the fleet |
-//! | [`decide`] | the driver: calls the files below in the order of R3.4 |
+//! | [`mod@decide`] | the driver: calls the files below in the order of R3.4 |
 //! | [`decision`] | what follows: one [`Action`] is one write |
 //! | [`split`] | the Split a rollout wants, its versions named by revision |
 //! | `turn` | what is known and what has been decided so far, handed from file to file |

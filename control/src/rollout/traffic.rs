@@ -59,7 +59,7 @@ fn weight(turn: &mut Turn<'_>, routing: &Routing, stable: &Revision) -> Option<i
         let goes = recorded || is_enough(turn, stable, turn.replicas);
         return goes.then_some(0);
     }
-    if turn.is_aborted() || turn.new.available == 0 {
+    if turn.is_aborted() || turn.new.available == 0 || is_weight_without_pods(turn, routing) {
         return Some(0);
     }
     let goal = goal(turn, routing, at);
@@ -73,6 +73,11 @@ fn weight(turn: &mut Turn<'_>, routing: &Routing, stable: &Revision) -> Option<i
         None,
     );
     Some(at)
+}
+
+/// The steps ask for a weight and for no pods to carry it: `setCanaryScale` of 0, or `spec.replicas` of 0.
+fn is_weight_without_pods(turn: &Turn<'_>, routing: &Routing) -> bool {
+    position(turn).weight().unwrap_or(routing.whole) > 0 && scale::sizes(turn).canary == 0
 }
 
 /// The weight that the steps ask for: lower ones at once, higher ones when the pods are there, and never ahead of them.

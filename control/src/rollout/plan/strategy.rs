@@ -215,29 +215,48 @@ fn parse_routing(
     routing: &TrafficRouting,
     complaints: &mut Complaints,
 ) -> Routing {
+    let whole = parse_whole(routing, complaints);
+    let block = parse_block(routing, complaints);
+    let stable = || named(canary.stable_service.as_ref()).into_iter().collect();
+    let delay = canary.scale_down_delay_seconds;
+    let limit = canary.scale_down_delay_revision_limit;
+    Routing {
+        services: if block.services.is_empty() {
+            stable()
+        } else {
+            block.services
+        },
+        fallback: block.fallback,
+        whole,
+        min_pods: canary.min_pods_per_replica_set.unwrap_or(1),
+        scale_down_delay: delay.map_or(30, |seconds| i64::from(seconds.max(0))),
+        delayed_limit: limit.map(|limit| usize::try_from(limit).unwrap_or(0)),
+        abort_delay: match canary.abort_scale_down_delay_seconds {
+            None => AbortDelay::After(30),
+            Some(..=0) => AbortDelay::Never,
+            Some(seconds) => AbortDelay::After(i64::from(seconds)),
+        },
+    }
+}
+
+/// What a weight is a part of.
+fn parse_whole(routing: &TrafficRouting, complaints: &mut Complaints) -> i32 {
     let whole = routing.max_traffic_weight.unwrap_or(100);
-    let nginx = routing.others.contains_key("nginx");
-    if routing.max_traffic_weight.is_some()
-        && routing.plugins.is_none()
-        && !nginx
-        && !routing.others.is_empty()
-    {
+    let field = "spec.strategy.trafficRouting.maxTrafficWeight";
+    let foreign = routing.plugins.is_none() && !routing.others.is_empty();
+    if routing.max_traffic_weight.is_some() && foreign && !routing.others.contains_key("nginx") {
         let detail =
             "Canary maxTrafficWeight in traffic routing only supported in Nginx and Plugins";
-        complaints.value(
-            "spec.strategy.trafficRouting.maxTrafficWeight",
-            whole,
-            detail,
-        );
+        complaints.value(field, whole, detail);
     }
     if whole < 1 {
-        complaints.value(
-            "spec.strategy.trafficRouting.maxTrafficWeight",
-            whole,
-            "must be greater than 0",
-        );
+        complaints.value(field, whole, "must be greater than 0");
     }
-    let block = block(routing).unwrap_or_else(|| {
+    whole
+}
+
+fn parse_block(routing: &TrafficRouting, complaints: &mut Complaints) -> ProxyRouting {
+    block(routing).unwrap_or_else(|| {
         let plugins = routing.plugins.as_ref();
         let written = plugins
             .and_then(|plugins| plugins.get(PLUGIN))
@@ -250,29 +269,7 @@ fn parse_routing(
             "must be {services: [NAME…], fallback: redistribute|refuse}",
         );
         ProxyRouting::default()
-    });
-    let stable = || named(canary.stable_service.as_ref()).into_iter().collect();
-    Routing {
-        services: if block.services.is_empty() {
-            stable()
-        } else {
-            block.services
-        },
-        fallback: block.fallback,
-        whole,
-        min_pods: canary.min_pods_per_replica_set.unwrap_or(1),
-        scale_down_delay: canary
-            .scale_down_delay_seconds
-            .map_or(30, |seconds| i64::from(seconds.max(0))),
-        delayed_limit: canary
-            .scale_down_delay_revision_limit
-            .map(|limit| usize::try_from(limit).unwrap_or(0)),
-        abort_delay: match canary.abort_scale_down_delay_seconds {
-            None => AbortDelay::After(30),
-            Some(..=0) => AbortDelay::Never,
-            Some(seconds) => AbortDelay::After(i64::from(seconds)),
-        },
-    }
+    })
 }
 
 fn parse_threshold(

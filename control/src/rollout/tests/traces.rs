@@ -1058,3 +1058,67 @@ fn background_analysis_follows_the_update() {
         seen(&model)
     );
 }
+
+// What the walks found.
+
+#[test]
+fn a_split_write_that_was_not_noted_is_doubted() {
+    let mut model = Model::routed(5, &pause_at(&[40])).deployed();
+    model.image("2");
+    model.run_ready();
+    assert_eq!(
+        model.status.canary.weights.as_ref().unwrap().verified,
+        Some(true)
+    );
+    // Two turns that broke off: another weight and back again; a proxy took up the first.
+    model.split.as_mut().unwrap().generation += 2;
+    model.prompt = false;
+    model.turn();
+    assert_eq!(
+        model.status.canary.weights.as_ref().unwrap().verified,
+        Some(false)
+    );
+    model.acknowledge();
+    model.run();
+    assert_eq!(
+        model.status.canary.weights.as_ref().unwrap().verified,
+        Some(true)
+    );
+}
+
+#[test]
+fn a_weight_that_is_held_keeps_its_pods() {
+    // R8.2 holds the weight while stable cannot carry the rest.
+    let mut model = Model::routed(4, &pause_at(&[50, 0])).deployed();
+    model.image("2");
+    model.run_ready();
+    model.ready("1", 1);
+    model.promote();
+    model.run();
+    assert_eq!(
+        (model.weights(), model.set("2").wanted),
+        (Some((50, 50)), 2)
+    );
+    model.all_ready();
+    model.run();
+    assert_eq!(
+        (model.weights(), model.set("2").wanted),
+        (Some((0, 100)), 0)
+    );
+}
+
+#[test]
+fn a_canary_scaled_to_nothing_gets_nothing() {
+    let steps = json!([{"setWeight": 50}, {"setCanaryScale": {"replicas": 0}}, {"pause": {}}]);
+    let mut model = Model::routed(4, &steps).deployed();
+    model.image("2");
+    model.run_ready();
+    assert_eq!(
+        (
+            seen(&model).as_str(),
+            model.weights(),
+            model.set("2").wanted
+        ),
+        ("2 Paused CanaryPauseStep", Some((0, 100)), 0)
+    );
+}
