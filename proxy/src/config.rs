@@ -36,6 +36,9 @@ pub struct Config {
     pub pick: Option<Pick>,
     /// Where the access log goes. Default: nowhere.
     pub access_log: AccessLog,
+    /// Whether answers from a Split name the version and revision that gave them, as `x-sidestep-version` and
+    /// `x-sidestep-revision`. Default: no, since that is nobody's business outside; on one machine it shows the split at work.
+    pub names_versions: bool,
 }
 
 impl Config {
@@ -54,6 +57,7 @@ impl Config {
             trusted: Vec::new(),
             pick: None,
             access_log: AccessLog::Off,
+            names_versions: false,
         }
     }
 }

@@ -421,6 +421,12 @@ fn pass_on(
     let loses_trailers =
         client.spoken == Spoken::Http1 && !response.headers().contains_key(TRAILER);
     exchange.answered(response.status(), loses_trailers);
+    if local.config.names_versions
+        && let Some(version) = exchange.version()
+    {
+        let key = &version.state().key;
+        headers::name_version(response.headers_mut(), &key.name, &key.revision);
+    }
     *response.version_mut() = http::Version::HTTP_11;
     if let Some(client) = upgrade {
         let endpoint = hyper::upgrade::on(&mut response);

@@ -135,6 +135,17 @@ pub(crate) fn to_downstream(headers: &mut HeaderMap, upgrade: bool) {
     }
 }
 
+/// Says which version answered; what is empty (a backend without a Split, a Split written by hand) is left out.
+pub(crate) fn name_version(headers: &mut HeaderMap, name: &str, revision: &str) {
+    for (header, value) in [(&VERSION, name), (&REVISION, revision)] {
+        if !value.is_empty()
+            && let Ok(value) = HeaderValue::from_str(value)
+        {
+            headers.insert(header, value);
+        }
+    }
+}
+
 /// Whether the body of a message has a transfer coding besides `chunked`, which we could not hand on: the codings are
 /// undone hop by hop and hyper undoes `chunked` only.
 pub(crate) fn has_unknown_coding(headers: &HeaderMap) -> bool {
@@ -333,6 +344,8 @@ fn starts_with_ignore_case(text: &str, prefix: &str) -> bool {
 }
 
 /// Proxies of ours that a request has passed, by instance: what RFC 8586's `CDN-Loop` is among CDNs.
+static VERSION: HeaderName = HeaderName::from_static("x-sidestep-version");
+static REVISION: HeaderName = HeaderName::from_static("x-sidestep-revision");
 static HOP: HeaderName = HeaderName::from_static("x-sidestep-hop");
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
