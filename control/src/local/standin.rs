@@ -230,22 +230,23 @@ async fn answer(
     if !latency.is_zero() {
         sleep(latency).await;
     }
-    if luck < behaviour.errors {
-        return Ok(plain(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "ERROR_RATE says so\n",
-        ));
-    }
-    Ok(match head.uri.path() {
-        "/color" => json_answer(&Value::from(behaviour.color.as_str())),
-        _ => json_answer(&echo(
+    let value = match head.uri.path() {
+        "/color" => Value::from(behaviour.color.as_str()),
+        _ => echo(
             &server.identity,
             &head.method,
             &head.uri,
             &head.headers,
             received,
-        )),
-    })
+        ),
+    };
+    // As the rollouts demo does: a failure still names who made it.
+    let status = if luck < behaviour.errors {
+        StatusCode::INTERNAL_SERVER_ERROR
+    } else {
+        StatusCode::OK
+    };
+    Ok(json_answer(status, &value))
 }
 
 /// Reads a body to its end; returns its length in bytes.
@@ -286,8 +287,8 @@ fn echo(
     })
 }
 
-fn json_answer(value: &Value) -> Response<Full<Bytes>> {
-    whole(StatusCode::OK, "application/json", value.to_string())
+fn json_answer(status: StatusCode, value: &Value) -> Response<Full<Bytes>> {
+    whole(status, "application/json", value.to_string())
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
