@@ -57,6 +57,18 @@ pub(crate) struct Connection {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Show the whole story on this machine: a good canary promoted, a bad one rolled back
+    Demo(DemoArgs),
+    /// Run proxy, controller and a one-machine cluster in this process, for your manifests
+    Run(Box<RunArgs>),
+    /// One read or patch.
+    #[command(flatten)]
+    Verb(Verb),
+}
+
+/// The everyday verbs: against a cluster, or against what `run` or `demo` started.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
     /// Get details about a rollout
     Get(GetArgs),
     /// List rollouts
@@ -98,6 +110,9 @@ pub(crate) struct DemoArgs {
     /// Address of the page in the browser, or `off`
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:3100")]
     pub(crate) dashboard: String,
+    /// Where to write the kubeconfig of the embedded cluster [default: ~/.sidestep/kubeconfig]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig_out: Option<PathBuf>,
     /// Print lines rather than a live view
     #[arg(long)]
     pub(crate) plain: bool,
@@ -406,7 +421,7 @@ mod tests {
     #[test]
     fn both_ways_of_retrying_name_the_same_rollouts() {
         for line in ["sidestep retry a b", "sidestep retry ro a b"] {
-            let Command::Retry(retry) = parse(line).unwrap().command else {
+            let Command::Verb(Verb::Retry(retry)) = parse(line).unwrap().command else {
                 panic!("{line}")
             };
             assert_eq!(retry.into_names(), ["a", "b"], "{line}");

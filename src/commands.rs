@@ -26,9 +26,7 @@ use std::io::{Write, stdout};
 
 use jiff::Timestamp;
 
-use crate::cli::{
-    Cli, Command, Connection, GetArgs, GetKind, ListArgs, ListKind, SetArgs, SetPart,
-};
+use crate::cli::{Connection, GetArgs, GetKind, ListArgs, ListKind, SetArgs, SetPart, Verb};
 use crate::client::connect;
 use rollouts::Rollouts;
 
@@ -36,27 +34,26 @@ use rollouts::Rollouts;
 ///
 /// # Errors
 /// What could not be done; [`failure::text`] says it to a person.
-pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
-    let at = &cli.connection;
-    match cli.command {
-        Command::Get(GetArgs {
+pub(crate) async fn run(verb: Verb, at: &Connection) -> anyhow::Result<()> {
+    match verb {
+        Verb::Get(GetArgs {
             kind: GetKind::Rollout(args),
         }) => get::run(&connect(at).await?, &args).await,
-        Command::List(ListArgs {
+        Verb::List(ListArgs {
             kind: ListKind::Rollouts(args),
         }) => list::run(&connect(at).await?, &args).await,
-        Command::Status(args) => status::run(&connect(at).await?, &args).await,
-        Command::Promote(args) => promote::run(&rollouts(at).await?, &args).await,
-        Command::Abort(args) => abort::run(&rollouts(at).await?, &args.names).await,
-        Command::Retry(args) => retry::run(&rollouts(at).await?, &args.into_names()).await,
-        Command::Undo(args) => undo::run(&rollouts(at).await?, &args).await,
-        Command::Pause(args) => pause::run(&rollouts(at).await?, &args.names).await,
-        Command::Restart(args) => restart::run(&rollouts(at).await?, &args).await,
-        Command::Set(SetArgs {
+        Verb::Status(args) => status::run(&connect(at).await?, &args).await,
+        Verb::Promote(args) => promote::run(&rollouts(at).await?, &args).await,
+        Verb::Abort(args) => abort::run(&rollouts(at).await?, &args.names).await,
+        Verb::Retry(args) => retry::run(&rollouts(at).await?, &args.into_names()).await,
+        Verb::Undo(args) => undo::run(&rollouts(at).await?, &args).await,
+        Verb::Pause(args) => pause::run(&rollouts(at).await?, &args.names).await,
+        Verb::Restart(args) => restart::run(&rollouts(at).await?, &args).await,
+        Verb::Set(SetArgs {
             part: SetPart::Image(args),
         }) => set_image::run(&rollouts(at).await?, &args).await,
-        Command::Lint(args) => lint::run(&args, at.namespace.as_deref()),
-        Command::Version(args) => print(&version::text(args.short)),
+        Verb::Lint(args) => lint::run(&args, at.namespace.as_deref()),
+        Verb::Version(args) => print(&version::text(args.short)),
     }
 }
 
@@ -65,7 +62,7 @@ async fn rollouts(at: &Connection) -> anyhow::Result<Rollouts> {
 }
 
 /// Prints to standard output.
-fn print(text: &str) -> anyhow::Result<()> {
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     let mut out = stdout().lock();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
@@ -76,6 +73,6 @@ fn print(text: &str) -> anyhow::Result<()> {
     clippy::disallowed_methods,
     reason = "the command line is an edge: it reads the clock once per picture or patch"
 )]
-fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     Timestamp::now()
 }

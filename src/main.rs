@@ -9,27 +9,35 @@
 //! | [`manifest`] | files → objects, or complaints with file, line and field |
 //! | [`apply`] | objects → cluster |
 //! | [`view`] | objects → text |
+//! | [`run`], [`demo`] | the long-running roles |
+//! | [`machine`] | what they run: cluster, proxy and controller in this process |
+//! | [`admin`], [`dashboard`] | what they serve beside traffic |
+//! | [`membership`] | this proxy as a member of its fleet |
+//! | [`rates`] | what the proxy measured lately, for pages |
+//! | [`telemetry`] | logs |
 
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "what `run -f` does, which is wired next")
-)]
+mod admin;
 mod apply;
 mod cli;
 mod client;
 mod commands;
+mod dashboard;
+mod demo;
+mod machine;
 mod manifest;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "what `run` and `demo` take, which are wired next")
-)]
+mod membership;
+mod rates;
+mod run;
 mod settings;
+mod telemetry;
 mod view;
 
 use std::io::{Write, stderr};
 use std::process::ExitCode;
 
 use clap::Parser;
+use cli::Command;
+use settings::{DemoSettings, RunSettings};
 use sidestep_control::local::launcher;
 
 /// What the user typed cannot be done, as clap and most commands have it.
@@ -71,12 +79,48 @@ fn internal(invocation: launcher::Invocation) -> ExitCode {
     }
 }
 
-/// Runs a command on this thread.
+/// Threads of the control plane: the proxy has its own.
+const CONTROL_THREADS: usize = 2;
+
 fn run(cli: cli::Cli) -> anyhow::Result<()> {
+    if rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .is_err()
+    {
+        anyhow::bail!("a TLS provider was chosen before us: this is a bug of ours");
+    }
+    let home = std::env::home_dir();
+    match cli.command {
+        Command::Demo(args) => {
+            telemetry::start("warn")?;
+            long_running(demo::demo(DemoSettings::new(&args, home.as_deref())?))
+        }
+        Command::Run(args) => {
+            telemetry::start("info")?;
+            let namespace = cli.connection.namespace.as_deref();
+            long_running(run::run(RunSettings::new(
+                &args,
+                namespace,
+                home.as_deref(),
+            )?))
+        }
+        Command::Verb(verb) => on_this_thread(commands::run(verb, &cli.connection)),
+    }
+}
+
+fn long_running(role: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .enable_all()
+        .build()?;
+    runtime.block_on(role)
+}
+
+fn on_this_thread(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(commands::run(cli))
+    runtime.block_on(command)
 }
 
 fn complain(error: &anyhow::Error) -> ExitCode {

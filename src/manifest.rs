@@ -118,8 +118,24 @@ pub(crate) fn read(sources: &[Source], namespace: &str) -> Result<Vec<Object>, F
         .iter()
         .flat_map(|source| texts(source, &mut faults))
         .collect();
+    of_texts(&texts, namespace, faults)
+}
+
+/// Reads the objects of one text; `file` is its name in complaints.
+///
+/// # Errors
+/// Everything that is wrong with any of them.
+pub(crate) fn parse(file: &str, text: &str, namespace: &str) -> Result<Vec<Object>, Faults> {
+    of_texts(&[(file.to_owned(), text.to_owned())], namespace, Vec::new())
+}
+
+fn of_texts(
+    texts: &[(String, String)],
+    namespace: &str,
+    mut faults: Vec<Fault>,
+) -> Result<Vec<Object>, Faults> {
     let mut objects = Vec::new();
-    for (file, text) in &texts {
+    for (file, text) in texts {
         objects.extend(objects_of(file, text, namespace, &mut faults));
     }
     faults.extend(duplicates(&objects));

@@ -52,6 +52,8 @@ pub(crate) struct DemoSettings {
     pub(crate) listen: SocketAddr,
     /// Where the dashboard listens; `None` is off.
     pub(crate) dashboard: Option<SocketAddr>,
+    /// Where the kubeconfig of the embedded cluster is written.
+    pub(crate) kubeconfig_out: PathBuf,
     /// Print lines rather than a live view.
     pub(crate) plain: bool,
     /// The user asked for no colour.
@@ -196,7 +198,7 @@ impl DemoSettings {
     ///
     /// # Errors
     /// Every complaint, not only the first.
-    pub(crate) fn new(args: &DemoArgs) -> Result<Self, Complaints> {
+    pub(crate) fn new(args: &DemoArgs, home: Option<&Path>) -> Result<Self, Complaints> {
         let mut complaints = Complaints::default();
         let listen = complaints.take("--listen", address(&args.listen));
         let dashboard = complaints.take("--dashboard", address_or_off(&args.dashboard));
@@ -205,8 +207,13 @@ impl DemoSettings {
             [("--listen", listen), ("--dashboard", dashboard.flatten())],
         );
         let report = complaints.take("--report", optional(args.report.as_deref(), writable_file));
+        let kubeconfig_out = complaints.take(
+            "--kubeconfig-out",
+            kubeconfig_path(args.kubeconfig_out.as_deref(), home),
+        );
         let settings = || {
             Some(Self {
+                kubeconfig_out: kubeconfig_out?,
                 once: args.once,
                 report: report?,
                 listen: listen?,
@@ -552,7 +559,7 @@ mod tests {
     fn a_report_in_a_folder_that_does_not_exist_is_refused() {
         let Demo { args } =
             Demo::try_parse_from(["demo", "--report", "no/such/report.json"]).unwrap();
-        let complaints = DemoSettings::new(&args).unwrap_err().to_string();
+        let complaints = DemoSettings::new(&args, None).unwrap_err().to_string();
         assert!(
             complaints.starts_with("--report: no/such/report.json cannot be written: "),
             "{complaints}"

@@ -12,8 +12,15 @@ const FILTER: &str = "SIDESTEP_LOG";
 /// The variable does not parse.
 pub(crate) fn start(level: &str) -> anyhow::Result<()> {
     let directives = std::env::var(FILTER).unwrap_or_else(|_| level.to_owned());
-    let filter = EnvFilter::try_new(&directives).with_context(|| format!("{FILTER}={directives}"))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
-    std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "a task panicked: this is a bug of ours")));
+    let filter =
+        EnvFilter::try_new(&directives).with_context(|| format!("{FILTER}={directives}"))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+    std::panic::set_hook(Box::new(
+        |panic| tracing::error!(%panic, "a task panicked: this is a bug of ours"),
+    ));
     Ok(())
 }

@@ -6,6 +6,7 @@
 //! | [`paint`] | icons and colours |
 //! | [`phase`] | phase and message as a client sees them |
 //! | [`weight`] | step, set and actual weight |
+//! | [`steps`] | the steps in words |
 //! | [`pod`] | a pod's STATUS column |
 //! | [`info`] | what is worth showing of a rollout and what belongs to it |
 //! | [`rollout`] | `get rollout`: header and tree |
@@ -18,6 +19,7 @@ pub(crate) mod paint;
 pub(crate) mod phase;
 pub(crate) mod pod;
 pub(crate) mod rollout;
+pub(crate) mod steps;
 pub(crate) mod weight;
 
 /// Cuts the blanks that alignment leaves at the ends of lines.

@@ -25,47 +25,47 @@ const MESSAGES_MAX: usize = 5;
 
 /// Where the load goes, and how much of it.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub(super) struct Target {
     /// The proxy's listener.
-    pub address: SocketAddr,
+    pub(super) address: SocketAddr,
     /// The Service's name.
-    pub host: String,
+    pub(super) host: String,
     /// What is asked for; the answer's body names the version.
-    pub path: String,
+    pub(super) path: String,
     /// Connections.
-    pub clients: u32,
+    pub(super) clients: u32,
     /// Requests per second, over all clients.
-    pub rate: u32,
+    pub(super) rate: u32,
 }
 
 /// What was seen of one version, within one window.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Seen {
+pub(super) struct Seen {
     /// Answers.
-    pub requests: u64,
+    pub(super) requests: u64,
     /// Answers with a status of 500 or more.
-    pub errors: u64,
+    pub(super) errors: u64,
 }
 
 /// What was seen within one window.
 #[derive(Clone, Debug, Default)]
-pub struct Tally {
+pub(super) struct Tally {
     /// By the body of the answer, which names the version.
-    pub versions: BTreeMap<String, Seen>,
+    pub(super) versions: BTreeMap<String, Seen>,
     /// Answers that came from no version, and requests without any answer.
-    pub broken: u64,
+    pub(super) broken: u64,
     /// What the first of those said.
-    pub messages: Vec<String>,
+    pub(super) messages: Vec<String>,
 }
 
 impl Tally {
     /// Answers of all versions.
-    pub fn requests(&self) -> u64 {
+    pub(super) fn requests(&self) -> u64 {
         self.versions.values().map(|seen| seen.requests).sum()
     }
 
     /// Answers of one version.
-    pub fn of(&self, version: &str) -> Seen {
+    pub(super) fn of(&self, version: &str) -> Seen {
         self.versions.get(version).copied().unwrap_or_default()
     }
 
@@ -77,7 +77,8 @@ impl Tally {
         }
         self.broken += other.broken;
         let room = MESSAGES_MAX.saturating_sub(self.messages.len());
-        self.messages.extend(other.messages.iter().take(room).cloned());
+        self.messages
+            .extend(other.messages.iter().take(room).cloned());
     }
 }
 
@@ -89,7 +90,7 @@ struct Book {
 
 /// Clients at work.
 #[derive(Debug)]
-pub struct Load {
+pub(super) struct Load {
     book: Arc<Mutex<Book>>,
     stop: CancellationToken,
     clients: TaskTracker,
@@ -97,9 +98,12 @@ pub struct Load {
 
 impl Load {
     /// Starts the clients, evenly spread over the period of one request each.
-    pub fn start(target: &Target) -> Self {
+    pub(super) fn start(target: &Target) -> Self {
         let load = Self {
-            book: Arc::new(Mutex::new(Book { windows: vec![Tally::default()], last_answer: BTreeMap::new() })),
+            book: Arc::new(Mutex::new(Book {
+                windows: vec![Tally::default()],
+                last_answer: BTreeMap::new(),
+            })),
             stop: CancellationToken::new(),
             clients: TaskTracker::new(),
         };
@@ -109,7 +113,8 @@ impl Load {
             let (target, book, stop) = (target.clone(), Arc::clone(&load.book), load.stop.clone());
             let first = begin + period * client / target.clients;
             load.clients.spawn(async move {
-                stop.run_until_cancelled(send_on(target, book, first, period)).await;
+                stop.run_until_cancelled(send_on(target, book, first, period))
+                    .await;
             });
         }
         load.clients.close();
@@ -117,19 +122,23 @@ impl Load {
     }
 
     /// Opens a new window: requests sent from now on count for it.
-    pub fn open_window(&self) -> usize {
+    pub(super) fn open_window(&self) -> usize {
         let mut book = lock(&self.book);
         book.windows.push(Tally::default());
         book.windows.len() - 1
     }
 
     /// What has been seen within a window so far.
-    pub fn window(&self, window: usize) -> Tally {
-        lock(&self.book).windows.get(window).cloned().unwrap_or_default()
+    pub(super) fn window(&self, window: usize) -> Tally {
+        lock(&self.book)
+            .windows
+            .get(window)
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// What has been seen in all.
-    pub fn total(&self) -> Tally {
+    pub(super) fn total(&self) -> Tally {
         let mut total = Tally::default();
         for window in &lock(&self.book).windows {
             total.add(window);
@@ -138,12 +147,12 @@ impl Load {
     }
 
     /// When a version last answered.
-    pub fn last_answer(&self, version: &str) -> Option<Instant> {
+    pub(super) fn last_answer(&self, version: &str) -> Option<Instant> {
         lock(&self.book).last_answer.get(version).copied()
     }
 
     /// Ends the clients and waits for them.
-    pub async fn stop(&self) {
+    pub(super) async fn stop(&self) {
         self.stop.cancel();
         self.clients.wait().await;
     }
@@ -192,12 +201,19 @@ fn record(book: &mut Book, window: usize, answer: anyhow::Result<(StatusCode, St
 
 /// A stand-in answers its image tag and nothing else; an answer of the proxy's own is a sentence.
 fn names_a_version(body: &str) -> bool {
-    !body.is_empty() && body.len() <= 32 && body.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    !body.is_empty()
+        && body.len() <= 32
+        && body
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 type Sender = http1::SendRequest<Empty<Bytes>>;
 
-async fn ask(target: &Target, connection: &mut Option<Sender>) -> anyhow::Result<(StatusCode, String)> {
+async fn ask(
+    target: &Target,
+    connection: &mut Option<Sender>,
+) -> anyhow::Result<(StatusCode, String)> {
     let mut sender = match connection.take() {
         Some(mut kept) => match kept.ready().await {
             Ok(()) => kept,
@@ -205,11 +221,16 @@ async fn ask(target: &Target, connection: &mut Option<Sender>) -> anyhow::Result
         },
         None => connect(target.address).await?,
     };
-    let request = Request::get(&target.path).header(header::HOST, &target.host).body(Empty::new())?;
+    let request = Request::get(&target.path)
+        .header(header::HOST, &target.host)
+        .body(Empty::new())?;
     let response = sender.send_request(request).await?;
     let status = response.status();
     let body = response.into_body().collect().await?.to_bytes();
-    let text = String::from_utf8_lossy(&body).trim().trim_matches('"').to_owned();
+    let text = String::from_utf8_lossy(&body)
+        .trim()
+        .trim_matches('"')
+        .to_owned();
     *connection = Some(sender);
     Ok((status, text))
 }

@@ -160,7 +160,13 @@ fn the_examples_can_be_read_together() {
         .collect();
     assert_eq!(
         rollouts,
-        ["analysis", "canary-demo-routed", "canary-demo", "processes"]
+        [
+            "analysis",
+            "canary-demo-routed",
+            "canary-demo",
+            "demo",
+            "processes"
+        ]
     );
 }
 

@@ -48,9 +48,11 @@ function paint() {
 }
 
 async function ask() {
-  if (document.hidden) return;
+  const [key] = cards.keys();
+  if (document.hidden || !key) return;
+  const [namespace, name] = key.split("/");
   try {
-    const answer = await fetch(`api/tiles?count=${TILES_A_TURN}`, { method: "POST", headers: { "x-sidestep": "page" } });
+    const answer = await fetch(`api/tiles?namespace=${namespace}&name=${name}&count=${TILES_A_TURN}`, { method: "POST", headers: { "x-sidestep": "page" } });
     if (!answer.ok) return;
     tiles.push(...await answer.json());
     tiles.splice(0, Math.max(0, tiles.length - columns * rows));

@@ -1,0 +1,121 @@
+//! The admin port: probes, metrics, the table, and what the controller's fleet listens to.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/livez` | 200 while the process runs |
+//! | `/readyz` | 200 once a table is served and until the proxy drains, else 503 with the reason |
+//! | `/metrics` | Prometheus text, format 0.0.4 |
+//! | `/table` | the routes, backends and endpoints in service, as JSON |
+//! | `/splits` | every Split as it is served; `?watch=1` streams one JSON line per change |
+//! | `/splits/{namespace}/{name}` | one Split, or 404 |
+
+mod splits;
+mod table;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use http::{StatusCode, header};
+use jiff::Timestamp;
+use prometheus::{Registry, TextEncoder};
+use serde::Deserialize;
+use sidestep_control::fleet::report::Hello;
+use sidestep_proxy::TableHandle;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// What the admin port speaks of.
+#[derive(Clone, Debug)]
+pub(crate) struct Admin {
+    /// The tables in service and what was counted.
+    pub(crate) tables: TableHandle,
+    /// Every metric of the process.
+    pub(crate) registry: Registry,
+    /// Whether the proxy has begun to drain.
+    pub(crate) draining: watch::Receiver<bool>,
+    /// Random per process, so that the controller knows counters that began anew.
+    pub(crate) instance: String,
+    /// When the process began to count.
+    pub(crate) since: Timestamp,
+}
+
+impl Admin {
+    /// The routes of the admin port.
+    pub(crate) fn router(self) -> Router {
+        Router::new()
+            .route("/livez", get(async || "ok\n"))
+            .route("/readyz", get(ready))
+            .route("/metrics", get(metrics))
+            .route("/table", get(show_table))
+            .route("/splits", get(list_splits))
+            .route("/splits/{namespace}/{name}", get(one_split))
+            .with_state(self)
+    }
+
+    fn hello(&self) -> Hello {
+        splits::hello(self.instance.clone(), self.since, *self.draining.borrow())
+    }
+}
+
+async fn ready(State(admin): State<Admin>) -> Response {
+    if *admin.draining.borrow() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response();
+    }
+    if admin.tables.report(Instant::now()).serial == 0 {
+        return (StatusCode::SERVICE_UNAVAILABLE, "no table yet\n").into_response();
+    }
+    "ok\n".into_response()
+}
+
+async fn metrics(State(admin): State<Admin>) -> Response {
+    match TextEncoder::new().encode_to_string(&admin.registry.gather()) {
+        Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Err(error) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("encoding metrics: {error}\n"),
+        )
+            .into_response(),
+    }
+}
+
+async fn show_table(State(admin): State<Admin>) -> Response {
+    Json(table::render(&admin.tables.table(Instant::now()))).into_response()
+}
+
+#[derive(Debug, Deserialize)]
+struct Watch {
+    #[serde(default)]
+    watch: String,
+}
+
+async fn list_splits(State(admin): State<Admin>, Query(query): Query<Watch>) -> Response {
+    if matches!(query.watch.as_str(), "1" | "true") {
+        let lines = splits::stream(admin.hello(), admin.tables, admin.draining);
+        return (
+            [(header::CONTENT_TYPE, "application/x-ndjson")],
+            Body::from_stream(lines),
+        )
+            .into_response();
+    }
+    Json(splits::reports(&admin.tables)).into_response()
+}
+
+async fn one_split(
+    State(admin): State<Admin>,
+    Path((namespace, name)): Path<(String, String)>,
+) -> Response {
+    let reports = splits::reports(&admin.tables);
+    match reports
+        .into_iter()
+        .find(|split| split.namespace == namespace && split.name == name)
+    {
+        Some(split) => Json(split).into_response(),
+        None => (
+            StatusCode::NOT_FOUND,
+            format!("no Split {namespace}/{name} is served here\n"),
+        )
+            .into_response(),
+    }
+}

@@ -1,0 +1,319 @@
+//! One machine as a whole: embedded cluster, proxy, controller, admin port and dashboard in this process, wired and ended together.
+//!
+//! `run` and `demo` differ in what they do with it.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+use axum::Router;
+use jiff::Timestamp;
+use prometheus::Registry;
+use sidestep_control::controller::{self, Controller};
+use sidestep_control::local::workloads::Workloads;
+use sidestep_control::local::{self, Local};
+use sidestep_control::{fleet, routing};
+use sidestep_proxy::table::Pick;
+use sidestep_proxy::{Proxy, TableHandle, config};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::Admin;
+use crate::client::Session;
+use crate::dashboard::Dashboard;
+use crate::membership;
+use crate::settings::{AccessLog, ServiceName};
+
+/// Rollouts looked at side by side: each waits for the API server most of the time.
+const CONTROLLER_WORKERS: NonZeroUsize = NonZeroUsize::new(16).expect("16 is above 0");
+
+/// What one machine is made of. Everything is usable; a port in use is found when it is bound.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// Namespace of commands that name none, and of Services' bare names.
+    pub(crate) namespace: String,
+    /// Where the proxy listens.
+    pub(crate) listen: SocketAddr,
+    /// Where metrics, probes and the table are served.
+    pub(crate) admin: SocketAddr,
+    /// Where the embedded API server listens.
+    pub(crate) api: SocketAddr,
+    /// Where the dashboard listens; `None` is off.
+    pub(crate) dashboard: Option<SocketAddr>,
+    /// The folder that keeps all objects; `None` keeps them in memory.
+    pub(crate) state: Option<PathBuf>,
+    /// Where the kubeconfig is written; `None` writes none.
+    pub(crate) kubeconfig_out: Option<PathBuf>,
+    /// The Service that answers for hosts that name no Service.
+    pub(crate) default_service: Option<ServiceName>,
+    /// Threads of the proxy; `None` is one per CPU this process may use.
+    pub(crate) proxy_workers: Option<NonZeroUsize>,
+    /// Where one JSON line per request is written; `None` is nowhere.
+    pub(crate) access_log: Option<AccessLog>,
+}
+
+/// One machine at work.
+pub(crate) struct Machine {
+    /// The embedded cluster, as a command would see it.
+    pub(crate) session: Session,
+    /// Where the proxy takes traffic.
+    pub(crate) listen: SocketAddr,
+    /// Where the admin port is.
+    pub(crate) admin: SocketAddr,
+    /// Where the page is.
+    pub(crate) dashboard: Option<SocketAddr>,
+    /// What the proxy serves and counted.
+    pub(crate) tables: TableHandle,
+    proxy: Arc<Proxy>,
+    local: Local,
+    workloads: Workloads,
+    draining: watch::Sender<bool>,
+    stop: CancellationToken,
+    tasks: JoinSet<anyhow::Result<()>>,
+}
+
+impl Machine {
+    /// Starts everything; returns when the proxy serves its first table.
+    ///
+    /// # Errors
+    /// A port in use, a state folder that cannot be used: what, and what to do.
+    pub(crate) async fn start(settings: Settings) -> anyhow::Result<Self> {
+        let proxy = Arc::new(
+            Proxy::start(proxy_config(&settings))
+                .map_err(|error| anyhow!(error))
+                .context("--listen")?,
+        );
+        let admin = bind(settings.admin, "--admin").await?;
+        let dashboard = match settings.dashboard {
+            Some(address) => Some(bind(address, "--dashboard").await?),
+            None => None,
+        };
+        let local = local::start(local_config(&settings))
+            .await
+            .context("--api, --state, --kubeconfig-out")?;
+        let program = std::env::current_exe()
+            .context("finding this program, which starts pods as processes")?;
+        let workloads = Workloads::start(&local.store, &local.logs, program)?;
+        let session = Session {
+            client: local.client()?,
+            namespace: settings.namespace.clone(),
+        };
+        let mut machine = Self {
+            listen: proxy.local_addr(),
+            admin: admin.local_addr()?,
+            dashboard: dashboard
+                .as_ref()
+                .map(TcpListener::local_addr)
+                .transpose()?,
+            tables: proxy.handle(),
+            session,
+            proxy,
+            local,
+            workloads,
+            draining: watch::Sender::new(false),
+            stop: CancellationToken::new(),
+            tasks: JoinSet::new(),
+        };
+        machine.wire(&settings, admin, dashboard).await?;
+        Ok(machine)
+    }
+
+    async fn wire(
+        &mut self,
+        settings: &Settings,
+        admin: TcpListener,
+        dashboard: Option<TcpListener>,
+    ) -> anyhow::Result<()> {
+        let client = self.session.client.clone();
+        let registry = Registry::new();
+        sidestep_proxy::metrics::register(&registry, self.tables.clone())?;
+        membership::announce(&client, self.admin).await?;
+
+        let controller = Controller::new(client.clone(), controller_config());
+        controller.metrics().register(&registry)?;
+        self.until_stopped("the controller", |stop| async move {
+            controller.run(stop).await;
+            Ok(())
+        });
+        let tables = self.tables.clone();
+        let options = routing_options(settings, self.proxy.local_addrs());
+        let publish = move |table| {
+            let tables = tables.clone();
+            async move { tables.publish(table).await }
+        };
+        let routing_client = client.clone();
+        self.until_stopped("routing", |stop| async move {
+            routing::run(routing_client, options, publish, stop).await;
+            Ok(())
+        });
+        let proxy = Arc::clone(&self.proxy);
+        self.until_stopped("the proxy", |stop| async move {
+            match stop.run_until_cancelled(proxy.failed()).await {
+                Some(error) => Err(error.into()),
+                None => Ok(()),
+            }
+        });
+        self.serve(
+            "the admin port",
+            admin,
+            self.admin_routes(registry).router(),
+        );
+        if let Some(listener) = dashboard {
+            let (dashboard, keeping) = Dashboard::new(client, self.listen, self.tables.clone());
+            self.serve("the dashboard", listener, dashboard.router());
+            self.until_stopped("the dashboard's watches", |stop| async move {
+                stop.run_until_cancelled(keeping).await;
+                Ok(())
+            });
+        }
+        self.first_table().await
+    }
+
+    fn admin_routes(&self, registry: Registry) -> Admin {
+        Admin {
+            tables: self.tables.clone(),
+            registry,
+            draining: self.draining.subscribe(),
+            instance: self.proxy.instance().to_owned(),
+            since: started_at(),
+        }
+    }
+
+    async fn first_table(&mut self) -> anyhow::Result<()> {
+        let mut changes = self.tables.changes();
+        let ready = changes.wait_for(|serial| *serial > 0);
+        tokio::select! {
+            ready = ready => ready.map(drop).context("the proxy ended before its first table"),
+            failed = ended(&mut self.tasks) => Err(failed),
+        }
+    }
+
+    /// Runs a part until the machine stops; its error ends the machine.
+    fn until_stopped<F>(&mut self, what: &'static str, part: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let part = part(self.stop.clone());
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            part.await.with_context(|| format!("{what} has failed"))?;
+            if stop.is_cancelled() {
+                Ok(())
+            } else {
+                Err(anyhow!("{what} has ended by itself"))
+            }
+        });
+    }
+
+    fn serve(&mut self, what: &'static str, listener: TcpListener, router: Router) {
+        self.until_stopped(what, |stop| async move {
+            // Streams have no end of their own: what is open when the machine stops is closed.
+            tokio::select! {
+                served = axum::serve(listener, router).into_future() => Ok(served?),
+                () = stop.cancelled() => Ok(()),
+            }
+        });
+    }
+
+    /// Returns when a part has failed, with its error.
+    pub(crate) async fn failed(&mut self) -> anyhow::Error {
+        tokio::select! {
+            error = ended(&mut self.tasks) => error,
+            () = self.local.broken() => anyhow!("the embedded API server has failed"),
+            () = self.workloads.broken() => anyhow!("the embedded cluster has failed"),
+        }
+    }
+
+    /// Ends everything: the proxy drains while its endpoints still serve, then the rest stops, pods last.
+    pub(crate) async fn stop(mut self) {
+        self.draining.send_replace(true);
+        self.proxy.drain().await;
+        self.stop.cancel();
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Ok(Err(error)) = ended {
+                tracing::warn!("{error:#}");
+            }
+        }
+        self.workloads.stop().await;
+        self.local.stop().await;
+    }
+}
+
+async fn ended(tasks: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Error {
+    match tasks.join_next().await {
+        Some(Ok(Err(error))) => error,
+        Some(Ok(Ok(()))) | None => anyhow!("a part has ended by itself"),
+        Some(Err(panic)) => anyhow!(panic).context("a part has panicked"),
+    }
+}
+
+async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("{flag}: listening at {address}"))
+}
+
+fn proxy_config(settings: &Settings) -> sidestep_proxy::Config {
+    let mut config = sidestep_proxy::Config::new(vec![settings.listen]);
+    if let Some(workers) = settings.proxy_workers {
+        config.workers = workers;
+    }
+    config.names_versions = true;
+    config.access_log = match &settings.access_log {
+        None => config::AccessLog::Off,
+        Some(AccessLog::Stdout) => config::AccessLog::Stdout,
+        Some(AccessLog::File(path)) => config::AccessLog::File(path.clone()),
+    };
+    config
+}
+
+fn controller_config() -> controller::Config {
+    controller::Config {
+        namespace: None,
+        fleet: fleet::Config {
+            namespace: membership::NAMESPACE.to_owned(),
+            service: membership::SERVICE.to_owned(),
+        },
+        workers: CONTROLLER_WORKERS,
+    }
+}
+
+fn local_config(settings: &Settings) -> local::Config {
+    local::Config {
+        listen: settings.api,
+        state: settings.state.clone(),
+        kubeconfig: settings.kubeconfig_out.clone(),
+        ..local::Config::default()
+    }
+}
+
+fn routing_options(settings: &Settings, own: &[SocketAddr]) -> routing::Options {
+    routing::Options {
+        fleet: membership::FLEET.to_owned(),
+        fleet_service: (
+            membership::NAMESPACE.to_owned(),
+            membership::SERVICE.to_owned(),
+        ),
+        default_namespace: settings.namespace.clone(),
+        default_service: settings
+            .default_service
+            .clone()
+            .map(|service| (service.namespace, service.name)),
+        cluster_domain: "cluster.local".to_owned(),
+        own: own.to_vec(),
+        pick: Pick::default(),
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the process's start is an edge: it is read once"
+)]
+fn started_at() -> Timestamp {
+    Timestamp::now()
+}

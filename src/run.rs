@@ -1,0 +1,89 @@
+//! `sidestep run`: proxy, controller and a one-machine cluster for the user's own manifests, until Ctrl-C or SIGTERM.
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::apply::{self, Applier};
+use crate::commands::print;
+use crate::machine::{Machine, Settings};
+use crate::manifest;
+use crate::settings::RunSettings;
+
+/// Runs until a signal or a failure.
+///
+/// # Errors
+/// A manifest that is wrong (nothing is started or applied then), a port in use, or a part that failed.
+pub(crate) async fn run(settings: RunSettings) -> anyhow::Result<()> {
+    let objects = manifest::read(&settings.manifests, &settings.namespace)?;
+    let mut machine = Machine::start(machine(&settings)).await?;
+    let mut applier = Applier::new(machine.session.client.clone());
+    let told = async {
+        let changes = applier.apply(objects).await?;
+        print(&format!("{changes}\n{}", greeting(&machine, &settings)))
+    };
+    let ended = match told.await {
+        Ok(()) => until_ended(&mut machine, &settings, applier).await,
+        Err(error) => Err(error),
+    };
+    machine.stop().await;
+    ended
+}
+
+async fn until_ended(
+    machine: &mut Machine,
+    settings: &RunSettings,
+    applier: Applier,
+) -> anyhow::Result<()> {
+    let watching = async {
+        if settings.watch {
+            apply::watch(&settings.manifests, &settings.namespace, applier, |text| {
+                tracing::info!("{text}")
+            })
+            .await;
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        signal = signalled() => signal,
+        error = machine.failed() => Err(error),
+        () = watching => Ok(()),
+    }
+}
+
+/// Returns when the user or the system asks the process to end.
+pub(crate) async fn signalled() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+fn machine(settings: &RunSettings) -> Settings {
+    Settings {
+        namespace: settings.namespace.clone(),
+        listen: settings.listen,
+        admin: settings.admin,
+        api: settings.api,
+        dashboard: settings.dashboard,
+        state: settings.state.clone(),
+        kubeconfig_out: Some(settings.kubeconfig_out.clone()),
+        default_service: settings.default_service.clone(),
+        proxy_workers: settings.proxy_workers,
+        access_log: settings.access_log.clone(),
+    }
+}
+
+/// What the user needs to go on.
+fn greeting(machine: &Machine, settings: &RunSettings) -> String {
+    let page = machine
+        .dashboard
+        .map_or_else(|| "off".to_owned(), |address| format!("http://{address}"));
+    format!(
+        "traffic    http://{} (the Host header names the Service)\ndashboard  {page}\nadmin      http://{}/metrics\nkubectl    --kubeconfig {}\n",
+        machine.listen,
+        machine.admin,
+        settings.kubeconfig_out.display()
+    )
+}
