@@ -463,3 +463,92 @@ fn rollout_phase(rollout: &Rollout) -> &'static str {
     }
     phase
 }
+
+#[cfg(test)]
+mod tests {
+    use prometheus::{Encoder, TextEncoder};
+    use serde_json::json;
+
+    use super::*;
+
+    fn text(page: Page) -> String {
+        let families: Vec<_> = page.0.into_values().map(finish).collect();
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&families, &mut text).unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
+    #[test]
+    fn label_values_that_read_alike_in_a_row_stay_apart() {
+        let mut page = Page::default();
+        page.counter(ROLLOUT_ERRORS, &name_labels("ab", "c"), 1);
+        page.counter(ROLLOUT_ERRORS, &name_labels("a", "bc"), 2);
+        let text = text(page);
+        assert!(
+            text.contains(r#"rollout_reconcile_error{namespace="ab",name="c"} 1"#),
+            "{text}"
+        );
+        assert!(
+            text.contains(r#"rollout_reconcile_error{namespace="a",name="bc"} 2"#),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn buckets_are_cumulative_and_the_rest_counts_in_the_sum() {
+        let looks = Looks {
+            buckets: [1, 2, 0, 0, 0, 4],
+            sum_s: 9.5,
+            errors: 0,
+        };
+        let name = Name {
+            namespace: "ns".into(),
+            name: "web".into(),
+        };
+        let mut page = Page::default();
+        page.add_looks(Looked::Rollout, &name, &looks);
+        let text = text(page);
+        for line in [
+            r#"le="0.01"} 1"#,
+            r#"le="0.15"} 3"#,
+            r#"le="1"} 3"#,
+            r#"le="+Inf"} 7"#,
+            "rollout_reconcile_error",
+        ] {
+            assert_eq!(
+                text.contains(line),
+                line != "rollout_reconcile_error",
+                "{line} in {text}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_phase_is_what_the_progressing_condition_says() {
+        let check = |conditions: serde_json::Value, expected: &str| {
+            let rollout = json!({"metadata": {"name": "web"}, "spec": {}, "status": {"conditions": conditions}});
+            assert_eq!(
+                rollout_phase(&serde_json::from_value(rollout).unwrap()),
+                expected,
+                "{conditions}"
+            );
+        };
+        let condition = |kind: &str, reason: &str| json!({"type": kind, "reason": reason, "status": "True", "message": ""});
+        check(json!([]), "Progressing");
+        check(
+            json!([
+                condition("Progressing", "NewReplicaSetAvailable"),
+                condition("Paused", "RolloutPaused")
+            ]),
+            "Completed",
+        );
+        check(json!([condition("Progressing", "RolloutAborted")]), "Abort");
+        check(
+            json!([
+                condition("Progressing", "RolloutPaused"),
+                condition("InvalidSpec", "InvalidSpec")
+            ]),
+            "InvalidSpec",
+        );
+    }
+}

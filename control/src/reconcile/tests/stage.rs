@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::labels;
 use crate::controller::{Config, Controller};
 use crate::fleet;
 use crate::fleet::report::{Hello, Line, RuleReport, SplitReport, VersionReport};
@@ -57,6 +58,7 @@ struct Proxy {
 pub(super) struct Seen {
     pub(super) rollout: Value,
     pub(super) split: Value,
+    sets: Vec<Arc<Value>>,
     table: Option<Arc<Table>>,
 }
 
@@ -172,6 +174,7 @@ impl Stage {
             split: object(&kinds::SPLIT)
                 .map(|o| Value::clone(&o))
                 .unwrap_or_default(),
+            sets: self.list(&kinds::REPLICA_SET),
             table: self.proxy.table.borrow().clone(),
         }
     }
@@ -242,6 +245,13 @@ impl Seen {
 
     pub(super) fn current(&self) -> &str {
         self.status("/currentPodHash")
+    }
+
+    /// Pods of a revision; none if it has no ReplicaSet.
+    pub(super) fn pods(&self, hash: &str) -> Option<u64> {
+        let is_of =
+            |set: &&Arc<Value>| set["metadata"]["labels"][labels::POD_TEMPLATE_HASH] == hash;
+        self.sets.iter().find(is_of)?["status"]["replicas"].as_u64()
     }
 
     pub(super) fn verified(&self) -> Option<bool> {
