@@ -216,18 +216,23 @@ impl Local {
         kubeconfig::kubeconfig(self.address, &self.token)
     }
 
-    /// A client.
-    ///
-    /// # Errors
-    /// When the client cannot be made: no TLS provider, for one.
+    /// How a client inside the process finds the server.
     ///
     /// # Panics
     /// Never: an address makes a URL.
-    pub fn client(&self) -> Result<kube::Client, kube::Error> {
+    pub fn client_config(&self) -> kube::Config {
         let url = format!("http://{}", self.address);
         let mut config = kube::Config::new(url.parse().expect("an address makes a URL"));
         config.auth_info.token = Some(self.token.clone().into());
-        kube::Client::try_from(config)
+        config
+    }
+
+    /// A client inside the process.
+    ///
+    /// # Errors
+    /// When the client cannot be made: no TLS provider, for one.
+    pub fn client(&self) -> Result<kube::Client, kube::Error> {
+        kube::Client::try_from(self.client_config())
     }
 
     /// Returns when a task of the server has ended that should not have. The rest should then be stopped.
@@ -270,3 +275,6 @@ fn token() -> String {
     let bits: u128 = rand::rng().random();
     format!("{bits:032x}")
 }
+
+#[cfg(test)]
+mod tests;

@@ -128,7 +128,7 @@ pub(super) fn apply(
         entry.fields.keep(&present);
     }
     entries.retain(|entry| !entry.fields.is_empty());
-    write_entries(&mut merged, entries);
+    write_entries(&mut merged, &entries);
     Ok(merged)
 }
 
@@ -156,7 +156,7 @@ pub(super) fn record(kind: &Kind, old: Option<&Value>, new: &mut Value, manager:
         entry.fields.keep(&present);
     }
     entries.retain(|entry| !entry.fields.is_empty());
-    write_entries(new, entries);
+    write_entries(new, &entries);
 }
 
 /// One manager's fields, as an entry of `managedFields`.
@@ -240,7 +240,7 @@ fn entries(object: &Value) -> Vec<Entry> {
         .collect()
 }
 
-fn write_entries(object: &mut Value, entries: Vec<Entry>) {
+fn write_entries(object: &mut Value, entries: &[Entry]) {
     let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else {
         return;
     };
@@ -280,7 +280,7 @@ fn without_nulls(value: &Value) -> Value {
 struct Fields {
     /// Whether the place itself is in the set.
     here: bool,
-    below: BTreeMap<String, Fields>,
+    below: BTreeMap<String, Self>,
 }
 
 impl Fields {

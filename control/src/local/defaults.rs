@@ -134,7 +134,7 @@ fn fill_template(spec: &mut Map<String, Value>) {
 
 fn fill_pod_spec(mut pod: Option<&mut Value>) {
     fill_protocols(pod.as_deref_mut());
-    let Some(Value::Object(fields)) = pod else {
+    let Some(fields) = pod.and_then(Value::as_object_mut) else {
         return;
     };
     fill(fields, "restartPolicy", json!("Always"));
@@ -150,7 +150,7 @@ fn fill_pod_spec(mut pod: Option<&mut Value>) {
 }
 
 fn fill_protocols(pod: Option<&mut Value>) {
-    let Some(Value::Object(fields)) = pod else {
+    let Some(fields) = pod.and_then(Value::as_object_mut) else {
         return;
     };
     for kind in ["containers", "initContainers"] {
@@ -163,7 +163,7 @@ fn fill_protocols(pod: Option<&mut Value>) {
 }
 
 fn fill_probe(probe: Option<&mut Value>) {
-    let Some(Value::Object(probe)) = probe else {
+    let Some(probe) = probe.and_then(Value::as_object_mut) else {
         return;
     };
     fill(probe, "timeoutSeconds", json!(1));
@@ -178,7 +178,7 @@ fn fill_probe(probe: Option<&mut Value>) {
 
 /// A quantity may be written as a number (`cpu: 1`) and is always read as text.
 pub(super) fn quantities_as_text(resources: Option<&mut Value>) {
-    let Some(Value::Object(resources)) = resources else {
+    let Some(resources) = resources.and_then(Value::as_object_mut) else {
         return;
     };
     for kind in ["limits", "requests"] {

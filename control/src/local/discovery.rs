@@ -1,9 +1,9 @@
 //! What the server tells about itself: its kinds, in the old form and the aggregated one, its version, and an OpenAPI document.
 //!
-//! The OpenAPI documents say that writes take `fieldValidation` and what kinds there are, and leave every object open: that is what
-//! `kubectl apply` needs to leave validation to the server (seen with kubectl 1.29 to 1.33; older ones ask
-//! for OpenAPI v2 as protobuf and need `--validate=false`). `kubectl explain` therefore knows the
-//! kinds and not their fields.
+//! The OpenAPI v3 documents say that writes take `fieldValidation` and what kinds there are, and leave every object open: that is what
+//! `kubectl apply` needs to leave validation to the server (seen with kubectl 1.29 to 1.33). `kubectl explain` therefore knows the
+//! kinds and not their fields. The v2 document is empty: older `kubectl`, and any for a `kind: List`, then skip their own validation,
+//! and the server's warnings are shown.
 
 use http::HeaderMap;
 use serde_json::{Map, Value, json};
@@ -38,35 +38,29 @@ const QUESTIONS: &[(&str, &str, &str)] = &[
 /// The aggregated form's media type.
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
+/// OpenAPI v2 as `kubectl` asks for it, and as a real server calls it, since `@` may not stand in a media type.
+const OPENAPI_V2_ASKED: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+const OPENAPI_V2: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
 /// A document, and its media type.
 #[derive(Debug)]
 pub(super) struct Document {
     pub(super) media: &'static str,
-    pub(super) body: Value,
+    pub(super) body: String,
 }
 
 /// The document at a path, if there is one.
 pub(super) fn document(path: &str, headers: &HeaderMap) -> Option<Document> {
-    let plain = |body: Value| {
-        Some(Document {
-            media: "application/json",
-            body,
-        })
-    };
+    let of = |media: &'static str, body: String| Some(Document { media, body });
+    let plain = |body: Value| of("application/json", body.to_string());
     let aggregated = request::accepted(headers).first().is_some_and(|media| {
         media.parameter("as") == "APIGroupDiscoveryList" && media.parameter("v") == "v2"
     });
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     match &segments[..] {
         ["version"] => plain(version()),
-        ["api"] if aggregated => Some(Document {
-            media: AGGREGATED,
-            body: aggregate(&[""]),
-        }),
-        ["apis"] if aggregated => Some(Document {
-            media: AGGREGATED,
-            body: aggregate(&groups()),
-        }),
+        ["api"] if aggregated => of(AGGREGATED, aggregate(&[""]).to_string()),
+        ["apis"] if aggregated => of(AGGREGATED, aggregate(&groups()).to_string()),
         ["api"] => plain(
             json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}),
         ),
@@ -83,6 +77,13 @@ pub(super) fn document(path: &str, headers: &HeaderMap) -> Option<Document> {
         ["api", "v1"] => plain(resources("", "v1")),
         ["apis", name, version] if groups().contains(name) && version_of(name) == *version => {
             plain(resources(name, version))
+        }
+        // A protobuf message without fields has no bytes.
+        ["openapi", "v2"] if request::accepts(headers, OPENAPI_V2_ASKED) => {
+            of(OPENAPI_V2, String::new())
+        }
+        ["openapi", "v2"] => {
+            plain(json!({"swagger": "2.0", "info": about(), "paths": {}, "definitions": {}}))
         }
         ["openapi", "v3"] => plain(openapi_index()),
         ["openapi", "v3", "api", "v1"] => plain(openapi("", "v1")),
@@ -245,6 +246,10 @@ fn root(group: &str, version: &str) -> String {
     }
 }
 
+fn about() -> Value {
+    json!({"title": "Sidestep", "version": env!("CARGO_PKG_VERSION")})
+}
+
 fn openapi_index() -> Value {
     let stored = groups()
         .into_iter()
@@ -304,7 +309,7 @@ fn openapi(group: &str, version: &str) -> Value {
     }
     json!({
         "openapi": "3.0.0",
-        "info": {"title": "Sidestep", "version": env!("CARGO_PKG_VERSION")},
+        "info": about(),
         "paths": paths,
         "components": {"schemas": schemas},
     })

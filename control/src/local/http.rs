@@ -31,8 +31,11 @@ use super::write::{self, Patch, Writer, Written};
 /// Longest body, in bytes: what a real API server takes (3 MiB).
 const BODY_MAX: usize = 3 << 20;
 
+/// Makes a patch of a body.
+type Wrap = fn(Value) -> Patch;
+
 /// Patches, by media type.
-const PATCHES: &[(&str, fn(Value) -> Patch)] = &[
+const PATCHES: &[(&str, Wrap)] = &[
     ("application/json-patch+json", Patch::Json),
     ("application/merge-patch+json", Patch::Merge),
     ("application/strategic-merge-patch+json", Patch::Strategic),
@@ -83,11 +86,9 @@ impl Server {
         }
         if let Some(document) = discovery::document(path, &head.headers) {
             return match head.method {
-                Method::GET => Ok((
-                    [(header::CONTENT_TYPE, document.media)],
-                    document.body.to_string(),
-                )
-                    .into_response()),
+                Method::GET => {
+                    Ok(([(header::CONTENT_TYPE, document.media)], document.body).into_response())
+                }
                 _ => Err(Refusal::method_not_allowed(&head.method, path)),
             };
         }

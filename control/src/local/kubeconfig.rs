@@ -61,7 +61,7 @@ pub(super) fn write(path: &Path, config: &Value) -> Result<(), Error> {
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+        .unwrap_or_else(|| Path::new("."));
     std::fs::create_dir_all(folder).map_err(at("making the folder of"))?;
     let mut file = tempfile::Builder::new()
         .permissions(std::fs::Permissions::from_mode(0o600))

@@ -42,7 +42,7 @@ pub(super) fn merge(object: &mut Value, patch: &Value) {
 ///
 /// # Errors
 /// [`Error`].
-pub(super) fn json(object: &mut Value, patch: &Value) -> Result<(), Error> {
+pub(super) fn operations(object: &mut Value, patch: &Value) -> Result<(), Error> {
     let patch: json_patch::Patch = serde_json::from_value(patch.clone())
         .map_err(|error| Error::Malformed(format!("json patch: {error}")))?;
     json_patch::patch(object, &patch).map_err(|error| Error::Unfit(error.to_string()))
@@ -390,7 +390,7 @@ mod tests {
             json!([{"op": "replace", "path": "/a/b", "value": 1}]),
             json!([{"op": "test", "path": "/a", "value": 1}]),
         ] {
-            assert!(super::json(&mut object, &patch).is_err(), "{patch}");
+            assert!(operations(&mut object, &patch).is_err(), "{patch}");
         }
         assert_eq!(object, json!({}), "a refused JSON patch changes nothing");
     }

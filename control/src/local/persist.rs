@@ -474,7 +474,7 @@ fn record(change: &Change) -> String {
 }
 
 /// One line: checksum, record.
-fn line(record: &Value) -> String {
+pub(super) fn line(record: &Value) -> String {
     let text = record.to_string();
     format!("{:016x} {text}\n", checksum(text.as_bytes()))
 }

@@ -48,13 +48,13 @@ impl View {
         }
     }
 
-    fn list(self, objects: Vec<Value>, metadata: Value) -> Value {
+    fn list(self, objects: Vec<Value>, metadata: &Value) -> Value {
         let (kind, api_version, items) = match self.shape {
             Shape::Table => {
                 return table::table(
                     self.kind,
                     &objects,
-                    &metadata,
+                    metadata,
                     self.include,
                     true,
                     store::now(),
@@ -150,7 +150,7 @@ pub(super) fn list(
             metadata["remainingItemCount"] = json!(left);
         }
     }
-    Ok(Json(view.list(objects, metadata)).into_response())
+    Ok(Json(view.list(objects, &metadata)).into_response())
 }
 
 /// The version a list must be of; `None` for the latest.

@@ -231,7 +231,7 @@ impl From<store::Error> for Refusal {
                 name,
                 namespace,
             } => {
-                let mut refusal = about(Self::forbidden(message.clone()), &resource, &name);
+                let mut refusal = about(Self::forbidden(message), &resource, &name);
                 refusal.details["causes"] = json!([{
                     "reason": "NamespaceTerminating",
                     "message": format!("namespace {namespace} is being terminated"),

@@ -272,6 +272,13 @@ pub(super) fn shape(headers: &HeaderMap) -> Result<Shape, Refusal> {
         .ok_or_else(Refusal::not_acceptable)
 }
 
+/// Whether a client names this media type.
+pub(super) fn accepts(headers: &HeaderMap, essence: &str) -> bool {
+    accepted(headers)
+        .iter()
+        .any(|media| media.essence.eq_ignore_ascii_case(essence))
+}
+
 /// One media type that a client accepts.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Media {

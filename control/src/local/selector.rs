@@ -100,10 +100,11 @@ pub(super) fn of_object(selector: Option<&Value>) -> Result<Selector, Error> {
 
 /// The text of a field; empty if it is not there.
 fn at(object: &Value, path: &str) -> String {
-    match path.split('.').fold(object, |value, key| &value[key]) {
+    let value = path.split('.').fold(object, |value, key| &value[key]);
+    match value {
         Value::String(text) => text.clone(),
         Value::Null => String::new(),
-        other => other.to_string(),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
     }
 }
 

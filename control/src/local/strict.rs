@@ -71,9 +71,10 @@ impl FieldError {
 
     /// A field that its kind does not know, by its JSON pointer.
     fn unknown(pointer: String) -> Self {
+        let complaint = Self::new(dotted(&pointer), Problem::Unknown, "");
         Self {
-            pointer: Some(pointer.clone()),
-            ..Self::new(dotted(&pointer), Problem::Unknown, "")
+            pointer: Some(pointer),
+            ..complaint
         }
     }
 

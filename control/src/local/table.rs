@@ -167,7 +167,7 @@ pub(super) const SERVICES: &[Column] = &[
                 port["protocol"].as_str().unwrap_or("TCP")
             )
         });
-        list(ports.collect())
+        list(&ports.collect::<Vec<_>>())
     }),
     AGE,
     SELECTOR,
@@ -304,19 +304,19 @@ pub(super) const ENDPOINT_SLICES: &[Column] = &[
     column("AddressType", |slice, _| slice["addressType"].clone()),
     column("Ports", |slice, _| {
         list(
-            items(&slice["ports"])
+            &items(&slice["ports"])
                 .map(|port| port["port"].to_string())
-                .collect(),
+                .collect::<Vec<_>>(),
         )
     }),
     column("Endpoints", |slice, _| {
         let addresses =
             items(&slice["endpoints"]).flat_map(|endpoint| items(&endpoint["addresses"]));
         list(
-            addresses
+            &addresses
                 .filter_map(Value::as_str)
                 .map(str::to_owned)
-                .collect(),
+                .collect::<Vec<_>>(),
         )
     }),
     AGE,
@@ -339,14 +339,14 @@ pub(super) const INGRESSES: &[Column] = &[
         if hosts.is_empty() {
             json!("*")
         } else {
-            list(hosts)
+            list(&hosts)
         }
     }),
     column("Address", |ingress, _| {
         let points = items(&ingress["status"]["loadBalancer"]["ingress"]);
         json!(
             points
-                .filter_map(|point| point["ip"].as_str().or(point["hostname"].as_str()))
+                .filter_map(|point| point["ip"].as_str().or_else(|| point["hostname"].as_str()))
                 .collect::<Vec<_>>()
                 .join(",")
         )
@@ -379,10 +379,10 @@ pub(super) const SPLITS: &[Column] = &[
     column("Services", |split, _| {
         let services = items(&split["spec"]["rules"]).flat_map(|rule| items(&rule["services"]));
         list(
-            services
+            &services
                 .filter_map(Value::as_str)
                 .map(str::to_owned)
-                .collect(),
+                .collect::<Vec<_>>(),
         )
     }),
     column("Weights", |split, _| {
@@ -486,7 +486,9 @@ fn last_seen(event: &Value) -> String {
 }
 
 fn regarding(event: &Value) -> &Value {
-    event.get("involvedObject").unwrap_or(&event["regarding"])
+    event
+        .get("involvedObject")
+        .unwrap_or_else(|| &event["regarding"])
 }
 
 fn containers(object: &Value) -> &Value {
@@ -507,8 +509,8 @@ fn selector(selector: &Value) -> Value {
     let labels = selector.get("matchLabels").unwrap_or(selector);
     let pairs: Vec<String> = labels
         .as_object()
-        .unwrap_or(&Map::new())
-        .iter()
+        .into_iter()
+        .flatten()
         .filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?)))
         .collect();
     if pairs.is_empty() {
@@ -518,7 +520,7 @@ fn selector(selector: &Value) -> Value {
     }
 }
 
-fn list(values: Vec<String>) -> Value {
+fn list(values: &[String]) -> Value {
     if values.is_empty() {
         json!("<none>")
     } else {

@@ -431,7 +431,7 @@ fn patched(kind: Option<&'static Kind>, old: &Value, patch: &Patch) -> Result<Va
             patch::merge(&mut new, patch);
             Ok(())
         }
-        (Patch::Json(patch), _) => patch::json(&mut new, patch),
+        (Patch::Json(patch), _) => patch::operations(&mut new, patch),
         (Patch::Strategic(patch), Some(kind)) if kind.strategic => {
             patch::strategic(kind, &mut new, patch)
         }
@@ -486,13 +486,11 @@ pub(super) fn scale_of(scale: Scale, object: &Value) -> Value {
         metadata.insert(key.to_owned(), object["metadata"][key].clone());
     }
     let mut status = json!({"replicas": at(scale.status).as_i64().unwrap_or(0)});
-    match at(scale.selector) {
-        Value::String(text) => status["selector"] = json!(text),
-        selector => {
-            if let Ok(selector) = super::selector::of_object(Some(&selector)) {
-                status["selector"] = json!(selector.to_string());
-            }
-        }
+    let selector = at(scale.selector);
+    if let Some(text) = selector.as_str() {
+        status["selector"] = json!(text);
+    } else if let Ok(selector) = super::selector::of_object(Some(&selector)) {
+        status["selector"] = json!(selector.to_string());
     }
     json!({
         "kind": "Scale",
@@ -608,15 +606,15 @@ pub(super) fn deletion(query: &Query, body: Option<&Value>) -> Result<(Deletion,
             ));
         }
     };
-    let is_dry = match &body["dryRun"] {
-        Value::Null => query.is_dry_run()?,
-        list if *list == json!(["All"]) => true,
-        list if *list == json!([]) => false,
-        other => {
-            return Err(Refusal::bad_request(format!(
-                "dryRun: Unsupported value: {other}: supported values: \"All\""
-            )));
-        }
+    let list = &body["dryRun"];
+    let is_dry = if list.is_null() {
+        query.is_dry_run()?
+    } else if *list == json!(["All"]) || *list == json!([]) {
+        *list != json!([])
+    } else {
+        return Err(Refusal::bad_request(format!(
+            "dryRun: Unsupported value: {list}: supported values: \"All\""
+        )));
     };
     let preconditions = &body["preconditions"];
     let deletion =
