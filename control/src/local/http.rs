@@ -2,7 +2,8 @@
 //!
 //! Loopback only. Every request carries the token, as `Authorization: Bearer`, or as the password of `Basic`: `kubectl` sends no
 //! bearer token over plain HTTP (client-go drops a kubeconfig's user when the server's URL is not `https`; seen with kubectl 1.32),
-//! but it does send what stands in the URL, and hides it in its messages. So the kubeconfig says both (see [`super::kubeconfig`]).
+//! but it does send what stands in the URL, and hides it in its error messages. So the kubeconfig says both (see
+//! [`super::kubeconfig`]). The price: `kubectl config view` and `kubectl cluster-info` print the URL whole.
 
 use std::sync::Arc;
 

