@@ -9,7 +9,7 @@
 //! | [`manifest`] | files → objects, or complaints with file, line and field |
 //! | [`apply`] | objects → cluster |
 //! | [`view`] | objects → text |
-//! | [`run`], [`demo`] | the long-running roles |
+//! | [`mod@run`], [`demo`] | the long-running roles |
 //! | [`machine`] | what they run: cluster, proxy and controller in this process |
 //! | [`admin`], [`dashboard`] | what they serve beside traffic |
 //! | [`membership`] | this proxy as a member of its fleet |

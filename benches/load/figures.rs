@@ -22,7 +22,7 @@ pub(crate) struct Sample {
 )]
 impl Sample {
     /// From the closed loop and the CPU time it took, and from the sorted latencies of the open loop.
-    pub(crate) fn new(closed: &Closed, cpu: Duration, open: Vec<Duration>, memory: u64) -> Self {
+    pub(crate) fn new(closed: &Closed, cpu: Duration, open: &[Duration], memory: u64) -> Self {
         let at = |share: usize| {
             open.get(open.len() * share / 100)
                 .map_or(f64::NAN, |latency| latency.as_secs_f64() * 1e6)

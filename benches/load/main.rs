@@ -8,6 +8,12 @@
 //!
 //! A run in which the direct path is not clearly faster than every proxy measures the generator; it says so and exits with 1.
 
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a bench prints its table, and its parts their addresses"
+)]
+
 mod contenders;
 mod figures;
 mod generator;
@@ -65,5 +71,5 @@ fn measure(contender: &Contender) -> anyhow::Result<Sample> {
     let closed = generator::closed_loop(contender.address, CONNECTIONS, MEASURE)?;
     let cpu = contender.cpu()?.saturating_sub(before);
     let open = generator::open_loop(contender.address, CONNECTIONS, OPEN_RATE, MEASURE)?;
-    Ok(Sample::new(&closed, cpu, open, contender.memory()?))
+    Ok(Sample::new(&closed, cpu, &open, contender.memory()?))
 }

@@ -3,7 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | [`report`] | what a proxy says, as it stands on the wire |
-//! | [`members`] | who the proxies are |
+//! | [`mod@members`] | who the proxies are |
 //! | [`stream`] | one proxy's stream |
 //! | [`state`] | what is known of every proxy |
 //! | [`verify`] | what their answers amount to |

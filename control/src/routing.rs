@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`build`] | the table out of what is known: the driver |
+//! | [`mod@build`] | the table out of what is known: the driver |
 //! | [`names`] | the hosts that Services answer to |
 //! | [`split`] | a Split as written → one that can be served, or why not |
 //! | [`govern`] | which Split has the say over which Service |

@@ -61,7 +61,7 @@ impl PodLogs {
 }
 
 impl PodLog {
-    /// Takes a line, without its line break, written at `now`. What is over [`LINE_MAX`] bytes is cut.
+    /// Takes a line, without its line break, written at `now`. What is over `LINE_MAX` bytes is cut.
     pub fn write(&self, now: Timestamp, line: &[u8]) {
         let kept = line.get(..LINE_MAX).unwrap_or(line);
         let line = Line {

@@ -1,7 +1,7 @@
 //! The kubelet of the one machine: a task for every pod, as long as the pod is there.
 //!
 //! This file keeps the set: it sees pods come, being asked to go, and go, and tells each task what is wanted of it. What a task does
-//! is in [`pod`] (what all have in common), `process` and `stand_in`.
+//! is in `pod` (what all have in common), `process` and `stand_in`.
 //!
 //! A pod that was recorded by an earlier process of ours is dead: its container is started again in place, with its restart counted,
 //! so that ReplicaSets and their hashes stay as they are.

@@ -3,7 +3,7 @@
 //! One lock over a sorted map, one counter for all resource versions, one bounded ring of changes that every watcher reads at its own
 //! pace: a watcher is a cursor, so a slow one costs no memory and learns that it is [`Expired`]. What an API server does to every
 //! object whoever writes it is done here: uid, times, generation, parts that a write may not touch, finalizers, grace. What a client
-//! may ask for, and how it is refused, is [`super::http`]'s.
+//! may ask for, and how it is refused, is `http`'s.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
