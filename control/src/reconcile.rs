@@ -82,6 +82,9 @@ pub enum Error {
     /// The spec is invalid, which stands in a condition: tried again, as what it refers to may appear.
     #[error("the spec is invalid: {0}")]
     Invalid(String),
+    /// What we have to write has the name of something that is not ours.
+    #[error("{0}")]
+    InTheWay(String),
 }
 
 impl Error {
@@ -97,11 +100,11 @@ impl Error {
         }
     }
 
-    /// Whether it is worth a line in the log: a stale view is everyday business.
+    /// Whether it is worth a line in the log: a stale view is everyday business, and an invalid spec is told when its condition is.
     pub fn is_trouble(&self) -> bool {
         match self {
-            Self::Api { .. } | Self::Invalid(_) => true,
-            Self::Stale(_) => false,
+            Self::Api { .. } | Self::InTheWay(_) => true,
+            Self::Stale(_) | Self::Invalid(_) => false,
         }
     }
 }
@@ -171,7 +174,9 @@ pub fn outcome(result: &Result<Option<Timestamp>, Error>, now: Timestamp) -> Out
             let wait = again.duration_since(now);
             Outcome::Again(wait.try_into().unwrap_or(Duration::ZERO))
         }
-        Err(Error::Api { .. } | Error::Stale(_) | Error::Invalid(_)) => Outcome::Failed,
+        Err(Error::Api { .. } | Error::Stale(_) | Error::Invalid(_) | Error::InTheWay(_)) => {
+            Outcome::Failed
+        }
     }
 }
 

@@ -48,7 +48,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Another process uses the folder.
-    #[error("the state folder {0} is in use by another process")]
+    #[error("the state folder {0} is in use by another process: end it, or choose another folder")]
     InUse(PathBuf),
     /// Another release wrote the folder.
     #[error(

@@ -289,7 +289,7 @@ impl<'a> Writer<'a> {
                 let patch = json!({"spec": {"selector": spec.selector, "ports": spec.ports, "publishNotReadyAddresses": false}});
                 self.patch::<Service>(&name, patch, Part::Whole).await
             }
-            Some(_) => Err(Error::Invalid(format!(
+            Some(_) => Err(Error::InTheWay(format!(
                 "Service {name} stands where a revision Service has to be"
             ))),
         }

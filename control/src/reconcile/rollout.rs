@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::core::{Selector, SelectorExt};
 use serde_json::{Value, json};
+use tracing::warn;
 
 use super::apply::Writer;
 use super::objects::{Key, Name, controller_of};
@@ -62,9 +63,14 @@ async fn step(
         Err(complaints) => {
             let observed = observe::observed(context, scene);
             let decision = plan::refuse(&observed.rollout, &state, &complaints, now);
-            write_status(scene, writer, &decision).await?;
-            let first = complaints.first().map(ToString::to_string);
-            return Err(Error::Invalid(first.unwrap_or_default()));
+            let first = complaints
+                .first()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            if write_status(scene, writer, &decision).await? {
+                warn!(rollout = %scene.name, "the spec is invalid: {first}");
+            }
+            return Err(Error::Invalid(first));
         }
     };
     if settle_ownership(context, scene, writer, &plan).await? {
@@ -184,15 +190,16 @@ fn annotation(memory: Option<&Memory>) -> Value {
     json!({"metadata": {"annotations": {labels::STATE: text}}})
 }
 
+/// Writes the status if it has changed; says whether it has.
 async fn write_status(
     scene: &Scene,
     writer: &mut Writer<'_>,
     decision: &Decision,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let old: RolloutStatus = scene.rollout.status.clone().unwrap_or_default();
     match status::difference(&old, &decision.status) {
-        Some(patch) => writer.patch_rollout_status(patch).await,
-        None => Ok(()),
+        Some(patch) => writer.patch_rollout_status(patch).await.map(|()| true),
+        None => Ok(false),
     }
 }
 

@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
+use tracing::warn;
 
 use super::observe::raw;
 use super::status::difference;
@@ -87,6 +88,12 @@ async fn write(
         "status": difference,
     });
     let name = split.name_any();
+    let said = about_acceptance(&status.conditions);
+    if let Some(complaint) =
+        about_acceptance(&new.conditions).filter(|text| said.as_ref() != Some(text))
+    {
+        warn!(split = %name, "{complaint}");
+    }
     let api: Api<Split> = Api::namespaced(
         context.client.clone(),
         &split.namespace().unwrap_or_default(),
@@ -95,6 +102,16 @@ async fn write(
         .await
         .map_err(|source| Error::api(format!("Split {name}"), source))?;
     Ok(())
+}
+
+/// Why a Split is not served as it is written, if it is not.
+fn about_acceptance(conditions: &[Condition]) -> Option<String> {
+    let refused =
+        |condition: &&Condition| condition.type_ == "Accepted" && condition.status == "False";
+    conditions
+        .iter()
+        .find(refused)
+        .map(|condition| condition.message.clone())
 }
 
 /// What a condition is to say.
