@@ -9,12 +9,14 @@
 //! | [`steps`] | the steps in words |
 //! | [`pod`] | a pod's STATUS column |
 //! | [`info`] | what is worth showing of a rollout and what belongs to it |
+//! | `measured` | what of a measured value its condition looked at |
 //! | [`rollout`] | `get rollout`: header and tree |
 //! | [`list`] | `list rollouts` |
 
 pub(crate) mod age;
 pub(crate) mod info;
 pub(crate) mod list;
+mod measured;
 pub(crate) mod paint;
 pub(crate) mod phase;
 pub(crate) mod pod;

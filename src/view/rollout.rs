@@ -14,6 +14,7 @@ use super::age::{age, human};
 use super::info::{
     AnalysisRunInfo, Canary, Image, Info, JobInfo, PodInfo, ReplicaSetInfo, Revision, Strategy,
 };
+use super::measured::relevant;
 use super::paint::{Icon, Paint};
 use super::without_trailing_blanks;
 
@@ -98,9 +99,11 @@ fn abort_text(abort: &LastAbort, now: Timestamp) -> String {
     text += &format!(": {}", abort.reason);
     let metric = abort.metric.clone();
     let metric = metric.filter(|metric| !abort.reason.contains(metric));
+    let condition = abort.condition.as_deref().unwrap_or_default();
+    let value = abort.value.as_deref();
     let details = [
         ("metric", &metric),
-        ("value", &abort.value),
+        ("value", &value.map(|value| relevant(value, condition))),
         ("condition", &abort.condition),
     ];
     let details: Vec<String> = details
