@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use crate::client::Session;
 use crate::commands::promote::Reach;
 use crate::commands::rollouts::Rollouts;
-use crate::commands::{abort, pause, promote, restart, retry};
+use crate::commands::{abort, failure, pause, promote, retry};
 use crate::rates::Rates;
 use board::Board;
 
@@ -218,13 +218,145 @@ async fn act(
         "retry" => retry::retry(&rollouts, &name)
             .await
             .map(|name| format!("rollout '{name}' retried")),
-        "restart" => restart::restart(&rollouts, &name, crate::commands::now())
-            .await
-            .map(|_| format!("rollout '{name}' restarts")),
         other => return (StatusCode::NOT_FOUND, format!("no action {other}\n")).into_response(),
     };
     match done {
         Ok(text) => text.into_response(),
-        Err(error) => (StatusCode::BAD_GATEWAY, format!("{error}\n")).into_response(),
+        Err(error) => refused(error).into_response(),
+    }
+}
+
+/// The API server's own words.
+fn refused(error: impl Into<anyhow::Error>) -> (StatusCode, String) {
+    let error = error.into();
+    let status = match error.downcast_ref::<kube::Error>() {
+        Some(kube::Error::Api(status)) if status.code == 404 => StatusCode::NOT_FOUND,
+        Some(_) | None => StatusCode::BAD_GATEWAY,
+    };
+    (status, failure::text(&error) + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use http::Request;
+    use http_body_util::BodyExt;
+    use serde_json::{Value, json};
+    use sidestep_proxy::{Config, Proxy};
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::commands::script::{Script, not_found};
+
+    const ABORT: &str = "/api/rollouts/default/demo/abort";
+    const STATUS: &str = "/apis/argoproj.io/v1alpha1/namespaces/default/rollouts/demo/status";
+
+    /// A request to the page of a proxy that has no table, and of an API server that follows a script.
+    async fn ask(script: &Script, request: Request<Body>) -> (StatusCode, String) {
+        let proxy = Proxy::start(Config::new(vec![([127, 0, 0, 1], 0).into()])).unwrap();
+        let client = script.session().client;
+        let (dashboard, _keeping) = Dashboard::new(client, proxy.local_addr(), proxy.handle());
+        let answer = dashboard.router().oneshot(request).await.unwrap();
+        let status = answer.status();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    fn request(method: &str, path: &str, host: &str) -> http::request::Builder {
+        Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", host)
+    }
+
+    fn found() -> Value {
+        json!({"metadata": {"name": "demo"}})
+    }
+
+    #[tokio::test]
+    async fn the_page_and_what_it_loads_are_served_to_this_machine_only() {
+        for (path, host, status, holds) in [
+            (
+                "/",
+                "localhost:3100",
+                StatusCode::OK,
+                "<title>Sidestep</title>",
+            ),
+            ("/", "127.0.0.1:3100", StatusCode::OK, "app.js"),
+            ("/", "[::1]:3100", StatusCode::OK, "style.css"),
+            ("/app.js", "localhost", StatusCode::OK, "EventSource"),
+            ("/style.css", "localhost", StatusCode::OK, "body"),
+            ("/nosuch", "localhost", StatusCode::NOT_FOUND, ""),
+            (
+                "/",
+                "rebound.example:3100",
+                StatusCode::FORBIDDEN,
+                "localhost only",
+            ),
+            (
+                "/api/events",
+                "rebound.example",
+                StatusCode::FORBIDDEN,
+                "localhost only",
+            ),
+        ] {
+            let request = request("GET", path, host).body(Body::empty()).unwrap();
+            let (got, body) = ask(&Script::default(), request).await;
+            assert!(
+                got == status && body.contains(holds),
+                "{host}{path}: {got} {body}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn an_action_needs_our_header_and_sends_the_commands_patch() {
+        let script = Script::default().answer("PATCH", STATUS, found());
+        let foreign = request("POST", ABORT, "localhost")
+            .body(Body::empty())
+            .unwrap();
+        let (status, body) = ask(&script, foreign).await;
+        assert_eq!(
+            (status, script.requests().len()),
+            (StatusCode::FORBIDDEN, 0),
+            "{body}"
+        );
+
+        let ours = request("POST", ABORT, "localhost").header(OURS, "page");
+        let (status, body) = ask(&script, ours.body(Body::empty()).unwrap()).await;
+        assert_eq!(
+            (status, body.as_str()),
+            (StatusCode::OK, "rollout 'demo' aborted")
+        );
+        let sent = script.requests();
+        assert!(
+            sent.iter()
+                .any(|sent| sent.contains(r#"{"status":{"abort":true}}"#)),
+            "{sent:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_done_is_said_in_the_api_servers_words() {
+        let message = "rollouts.argoproj.io \"demo\" not found";
+        let main = STATUS.trim_end_matches("/status");
+        let script = Script::default()
+            .fail("PATCH", STATUS, not_found("demo"))
+            .fail("PATCH", main, not_found("demo"));
+        for (path, said) in [
+            (ABORT, format!("{message}\n")),
+            (
+                "/api/rollouts/default/demo/nosuch",
+                "no action nosuch\n".to_owned(),
+            ),
+            (
+                "/api/tiles?namespace=default&name=demo&count=3",
+                "no Service leads to that rollout\n".to_owned(),
+            ),
+        ] {
+            let request = request("POST", path, "localhost").header(OURS, "page");
+            let answer = ask(&script, request.body(Body::empty()).unwrap()).await;
+            assert_eq!(answer, (StatusCode::NOT_FOUND, said), "{path}");
+        }
     }
 }

@@ -152,14 +152,9 @@ impl Board {
             split.name_any() == name && split.namespace().as_deref() == Some(namespace)
         });
         let split_service = split.and_then(|split| {
-            split
-                .spec
-                .rules
-                .iter()
-                .find(|rule| rule.weights.len() > 1)?
-                .services
-                .first()
-                .cloned()
+            let rules = &split.spec.rules;
+            let shared = rules.iter().find(|rule| rule.weights.len() > 1);
+            shared.or_else(|| rules.first())?.services.first().cloned()
         });
         let service = split_service.or_else(|| self.service_of(namespace, name))?;
         Some(format!("{service}.{namespace}"))

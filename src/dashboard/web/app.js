@@ -71,7 +71,7 @@ function card(rollout) {
     const fresh = document.getElementById("rollout").content.firstElementChild.cloneNode(true);
     fresh.querySelector("h2").textContent = key;
     const actions = fresh.querySelector(".actions");
-    for (const [action, label] of [["promote", "Promote"], ["promote-full", "Promote full"], ["pause", "Pause"], ["abort", "Abort"], ["retry", "Retry"], ["restart", "Restart"]]) {
+    for (const [action, label] of [["promote", "Promote"], ["promote-full", "Promote full"], ["pause", "Pause"], ["abort", "Abort"], ["retry", "Retry"]]) {
       const button = document.createElement("button");
       button.textContent = label;
       button.dataset.action = action;
@@ -101,7 +101,7 @@ function show(rollout) {
   element.querySelector(".steps").replaceChildren(...rollout.steps.map((step, i) => {
     const item = document.createElement("li");
     item.textContent = step;
-    if (rollout.stepIndex != null) item.className = i < rollout.stepIndex ? "done" : i === rollout.stepIndex ? "now" : "";
+    if (rollout.stepIndex != null && rollout.phase !== "Degraded") item.className = i < rollout.stepIndex ? "done" : i === rollout.stepIndex ? "now" : "";
     return item;
   }));
   element.querySelector(".versions tbody").replaceChildren(...rollout.versions.map((version) => {
