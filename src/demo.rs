@@ -8,7 +8,7 @@ use std::io::IsTerminal;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use sidestep_proxy::TableHandle;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -20,7 +20,7 @@ use crate::commands::print;
 use crate::machine::{Machine, Settings};
 use crate::manifest;
 use crate::rates::Rates;
-use crate::run::signalled;
+use crate::run::{end, signalled};
 use crate::settings::{DemoSettings, ServiceName};
 use crate::view::info::{Info, Objects};
 use crate::view::steps;
@@ -54,11 +54,19 @@ pub(crate) async fn demo(settings: DemoSettings) -> anyhow::Result<()> {
     };
     let ended = tokio::select! {
         told = play(&stage, &settings) => told,
-        signal = signalled() => signal,
+        signal = signalled() => signal.and_then(|()| interrupted(&settings)),
         error = machine.failed() => Err(error),
     };
-    machine.stop().await;
+    end(machine).await?;
     ended
+}
+
+/// Whoever asked for the whole story is told that it was not.
+fn interrupted(settings: &DemoSettings) -> anyhow::Result<()> {
+    if settings.once {
+        bail!("interrupted before the story had ended");
+    }
+    Ok(())
 }
 
 fn parts(settings: &DemoSettings) -> Settings {
@@ -97,6 +105,7 @@ async fn play(stage: &Stage, settings: &DemoSettings) -> anyhow::Result<()> {
         .await?;
     let mut live = Live::start(&stage.session, NAME, "");
     story::first_version(&mut live, &stage.tables).await?;
+    stage.seen.send_replace(live.objects()?);
     let load = Load::start(&Target {
         address: stage.listen,
         host: NAME.to_owned(),
@@ -167,6 +176,14 @@ async fn print_lines(stage: &Stage) -> anyhow::Result<()> {
     }
 }
 
+/// Why the rollout is as it is: what went wrong, else what it waits for.
+fn why(info: &Info) -> &str {
+    match &info.waiting {
+        Some(waiting) if info.status != "Degraded" => &waiting.message,
+        Some(_) | None => &info.message,
+    }
+}
+
 /// One moment, as it is drawn.
 fn moment(stage: &Stage, load: &Load, rates: &mut Rates) -> Scene {
     let objects = stage.seen.borrow().clone();
@@ -191,11 +208,7 @@ fn moment(stage: &Stage, load: &Load, rates: &mut Rates) -> Scene {
     Scene {
         traffic: format!("http://{}", stage.listen),
         page: stage.page.clone(),
-        message: info
-            .waiting
-            .as_ref()
-            .map_or(&info.message, |waiting| &waiting.message)
-            .clone(),
+        message: why(&info).to_owned(),
         steps: steps::words(&objects.rollout),
         step: objects
             .rollout

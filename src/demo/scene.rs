@@ -1,7 +1,10 @@
 //! What the demo shows in the terminal: a pure picture of one moment.
 
+use std::cmp::Ordering;
 use std::fmt::Write as _;
 
+/// Columns of the picture.
+const WIDTH: usize = 100;
 /// Width of the weight bar in characters.
 const BAR_WIDTH: usize = 50;
 /// Lines of the story that stay in sight.
@@ -71,15 +74,22 @@ pub(crate) fn draw(scene: &Scene, colour: bool) -> String {
         scene.page
     ));
     line("");
-    line(&format!("  {}  {}", phase(scene, colour), scene.message));
+    let why = wrapped(&scene.message, WIDTH - scene.phase.len() - 4);
+    for (index, text) in why.iter().enumerate() {
+        let begin = match index {
+            0 => phase(scene, colour),
+            _ => " ".repeat(scene.phase.len()),
+        };
+        line(&format!("  {begin}  {text}"));
+    }
     line("");
     line(&format!("  {}", bar(scene, &paint)));
     line("");
     for (index, step) in scene.steps.iter().enumerate() {
         let (mark, code) = match index.cmp(&scene.step) {
-            std::cmp::Ordering::Less => ("✔", "32"),
-            std::cmp::Ordering::Equal => ("▶", "1;33"),
-            std::cmp::Ordering::Greater => ("·", "2"),
+            Ordering::Less => ("✔", "32"),
+            Ordering::Equal if scene.phase != "Degraded" => ("▶", "1;33"),
+            Ordering::Equal | Ordering::Greater => ("·", "2"),
         };
         line(&paint(code, &format!("  {mark} {step}")));
     }
@@ -108,6 +118,21 @@ pub(crate) fn draw(scene: &Scene, colour: bool) -> String {
         line(&format!("  {text}"));
     }
     page
+}
+
+/// A text in lines of at most `width` characters, cut between words; at least one line.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => word.clone_into(line),
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                *line += &format!(" {word}");
+            }
+            Some(_) | None => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 fn phase(scene: &Scene, colour: bool) -> String {
@@ -225,5 +250,30 @@ mod tests {
 
           revision 2 (yellow) begins
         ");
+    }
+
+    #[test]
+    fn an_aborted_rollout_is_at_no_step_and_says_all_of_why() {
+        let why = "RolloutAborted: Rollout aborted update to revision 3: Background analysis phase error/failed: Metric \"success\" assessed Failed due to failed (1) > failureLimit (0)";
+        let scene = Scene {
+            phase: "Degraded".into(),
+            message: why.into(),
+            steps: vec!["setWeight: 20".into(), "pause: 8s".into()],
+            ..Scene::default()
+        };
+        let drawn = draw(&scene, false);
+        assert!(
+            !drawn.contains('▶') && drawn.contains("· setWeight: 20"),
+            "{drawn}"
+        );
+        let words: Vec<&str> = drawn.split_whitespace().collect();
+        assert!(
+            words.join(" ").contains(&format!("Degraded {why}")),
+            "{drawn}"
+        );
+        assert!(
+            drawn.lines().all(|line| line.chars().count() <= WIDTH),
+            "{drawn}"
+        );
     }
 }

@@ -26,6 +26,8 @@ pub(super) const NAME: &str = "demo";
 const BAD: &str = "red";
 /// Requests counted at each step: enough that one percentage point is far outside of chance.
 const REQUESTS_PER_STEP: u64 = 5_000;
+/// Longest count; the pauses of the manifests are longer, so that it ends before the weight moves on.
+const MEASURE_MAX: Duration = Duration::from_secs(6);
 /// No chapter takes longer, on any machine.
 const CHAPTER_MAX: Duration = Duration::from_secs(60);
 /// How long the load goes on after the verdict, to see whether anything still reaches the bad canary.
@@ -158,7 +160,7 @@ impl Story<'_> {
                 |status| is_paused_at(status, index, weight),
             )
             .await?;
-            let step = self.measure(weight).await?;
+            let step = self.measure(weight).await;
             self.say(format!(
                 "weight {weight}: {} requests, {:.2} % of them answered by yellow",
                 step.requests,
@@ -204,25 +206,24 @@ impl Story<'_> {
         Ok(())
     }
 
-    /// Counts the requests of one step: those sent after the weight was verified and before the pause ends.
-    async fn measure(&mut self, weight: i32) -> anyhow::Result<Step> {
+    /// Counts the requests of one step: those sent after the weight was verified and well before the pause ends.
+    async fn measure(&self, weight: i32) -> Step {
         let window = self.load.open_window();
-        let counted = timeout(CHAPTER_MAX, async {
+        let enough = async {
             while self.load.window(window).requests() < REQUESTS_PER_STEP {
                 sleep(LOOK_EVERY).await;
             }
-        });
-        counted
-            .await
-            .with_context(|| format!("{REQUESTS_PER_STEP} requests at weight {weight}"))?;
+        };
+        // A machine too slow for so many tells of fewer: the next step's requests must not be among them.
+        let (Ok(()) | Err(_)) = timeout(MEASURE_MAX, enough).await;
         self.load.open_window();
         let tally = self.load.window(window);
-        Ok(Step {
+        Step {
             weight,
             expected: f64::from(weight) / 100.0,
             measured: ratio(tally.of("yellow").requests, tally.requests()),
             requests: tally.requests(),
-        })
+        }
     }
 
     async fn set_image(&self, tag: &str) -> anyhow::Result<()> {
