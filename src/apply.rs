@@ -167,7 +167,7 @@ pub(crate) async fn watch(
     sources: &[Source],
     namespace: &str,
     mut applier: Applier,
-    mut say: impl FnMut(&str),
+    mut say: impl FnMut(anyhow::Result<Changes>),
 ) {
     // They are looked at once in any case: they may have changed while they were applied for the first time.
     let mut applied = None;
@@ -184,8 +184,7 @@ pub(crate) async fn watch(
         applied = Some(last.clone());
         match again(sources, namespace, &mut applier).await {
             Ok(changes) if changes.applied.is_empty() && changes.deleted.is_empty() => {}
-            Ok(changes) => say(&changes.to_string()),
-            Err(error) => say(&crate::commands::failure::text(&error)),
+            told => say(told),
         }
     }
 }
@@ -437,7 +436,10 @@ mod tests {
             assert_eq!(hears.recv().await.unwrap(), "Service there/web deleted");
         };
         tokio::select! {
-            () = watch(&sources, "there", applier, |text| said.try_send(text.to_owned()).unwrap()) => {}
+            () = watch(&sources, "there", applier, |told| {
+                let text = told.map_or_else(|error| error.to_string(), |changes| changes.to_string());
+                said.try_send(text).unwrap();
+            }) => {}
             () = story => {}
         }
     }

@@ -3,10 +3,12 @@
 //! `run` and `demo` differ in what they do with it.
 
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use axum::Router;
@@ -17,7 +19,7 @@ use sidestep_control::local::workloads::Workloads;
 use sidestep_control::local::{self, Local};
 use sidestep_control::{fleet, routing};
 use sidestep_proxy::table::Pick;
-use sidestep_proxy::{Proxy, TableHandle, config};
+use sidestep_proxy::{Proxy, TableHandle, config, proxy};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -85,8 +87,7 @@ impl Machine {
     pub(crate) async fn start(settings: Settings) -> anyhow::Result<Self> {
         let proxy = Arc::new(
             Proxy::start(proxy_config(&settings))
-                .map_err(|error| anyhow!(error))
-                .context("--listen")?,
+                .map_err(|error| proxy_complaint(error, settings.listen))?,
         );
         let admin = bind(settings.admin, "--admin").await?;
         let dashboard = match settings.dashboard {
@@ -95,7 +96,7 @@ impl Machine {
         };
         let local = local::start(local_config(&settings))
             .await
-            .context("--api, --state, --kubeconfig-out")?;
+            .map_err(local_complaint)?;
         let program = std::env::current_exe()
             .context("finding this program, which starts pods as processes")?;
         let workloads = Workloads::start(&local.store, &local.logs, program)?;
@@ -255,7 +256,36 @@ async fn ended(tasks: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Error {
 async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address)
         .await
-        .with_context(|| format!("{flag}: listening at {address}"))
+        .map_err(|error| not_listening(flag, address, &error))
+}
+
+/// Which flag is to be changed, and why.
+fn not_listening(flag: &str, address: SocketAddr, error: &io::Error) -> anyhow::Error {
+    if error.kind() == io::ErrorKind::AddrInUse {
+        return anyhow!(
+            "{flag}: {address} is in use by another process; end it, or choose another address"
+        );
+    }
+    anyhow!("{flag}: listening at {address}: {error}")
+}
+
+fn proxy_complaint(error: proxy::Error, listen: SocketAddr) -> anyhow::Error {
+    match &error {
+        proxy::Error::Listen { source, .. } => not_listening("--listen", listen, source),
+        proxy::Error::AccessLog(_) => anyhow!(error).context("--access-log"),
+        proxy::Error::NoAddress | proxy::Error::Thread { .. } | proxy::Error::Died { .. } => {
+            anyhow!(error).context("starting the proxy")
+        }
+    }
+}
+
+fn local_complaint(error: local::Error) -> anyhow::Error {
+    match &error {
+        local::Error::Listen { address, source } => not_listening("--api", *address, source),
+        local::Error::NotLoopback(_) => anyhow!(error).context("--api"),
+        local::Error::State(_) => anyhow!(error).context("--state"),
+        local::Error::Kubeconfig(_) => anyhow!(error).context("--kubeconfig-out"),
+    }
 }
 
 fn proxy_config(settings: &Settings) -> sidestep_proxy::Config {
@@ -264,6 +294,8 @@ fn proxy_config(settings: &Settings) -> sidestep_proxy::Config {
         config.workers = workers;
     }
     config.names_versions = true;
+    // Nobody in front of us has to learn that we are going.
+    config.drain.grace = Duration::ZERO;
     config.access_log = match &settings.access_log {
         None => config::AccessLog::Off,
         Some(AccessLog::Stdout) => config::AccessLog::Stdout,

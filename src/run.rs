@@ -2,8 +2,8 @@
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::apply::{self, Applier};
-use crate::commands::print;
+use crate::apply::{self, Applier, Changes};
+use crate::commands::{failure, print};
 use crate::machine::{Machine, Settings};
 use crate::manifest;
 use crate::settings::RunSettings;
@@ -18,14 +18,26 @@ pub(crate) async fn run(settings: RunSettings) -> anyhow::Result<()> {
     let mut applier = Applier::new(machine.session.client.clone());
     let told = async {
         let changes = applier.apply(objects).await?;
-        print(&format!("{changes}\n{}", greeting(&machine, &settings)))
+        print(&format!(
+            "{}{}",
+            lines(&changes),
+            greeting(&machine, &settings)
+        ))
     };
     let ended = match told.await {
         Ok(()) => until_ended(&mut machine, &settings, applier).await,
         Err(error) => Err(error),
     };
-    machine.stop().await;
+    end(machine).await?;
     ended
+}
+
+/// Ends a machine in order; a second signal leaves at once, and nothing survives that either.
+pub(crate) async fn end(machine: Machine) -> anyhow::Result<()> {
+    tokio::select! {
+        () = machine.stop() => Ok(()),
+        again = signalled() => again,
+    }
 }
 
 async fn until_ended(
@@ -35,10 +47,7 @@ async fn until_ended(
 ) -> anyhow::Result<()> {
     let watching = async {
         if settings.watch {
-            apply::watch(&settings.manifests, &settings.namespace, applier, |text| {
-                tracing::info!("{text}")
-            })
-            .await;
+            apply::watch(&settings.manifests, &settings.namespace, applier, tell).await;
         }
         std::future::pending::<()>().await;
     };
@@ -46,6 +55,26 @@ async fn until_ended(
         signal = signalled() => signal,
         error = machine.failed() => Err(error),
         () = watching => Ok(()),
+    }
+}
+
+/// What a look at changed manifests has led to. What is wrong with them changes nothing.
+fn tell(looked: anyhow::Result<Changes>) {
+    match looked {
+        Ok(changes) => {
+            if let Err(error) = print(&lines(&changes)) {
+                tracing::debug!("{error:#}");
+            }
+        }
+        Err(error) => tracing::error!("{}", failure::text(&error)),
+    }
+}
+
+/// One line per object that was changed.
+fn lines(changes: &Changes) -> String {
+    match changes.to_string() {
+        nothing if nothing.is_empty() => nothing,
+        text => text + "\n",
     }
 }
 
