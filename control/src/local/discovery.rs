@@ -156,6 +156,10 @@ fn subresources(kind: &Kind) -> Vec<(&'static str, &'static [&'static str], Valu
     if kind.log {
         found.push(("log", &["get"][..], own));
     }
+    if *kind == kinds::POD {
+        let eviction = json!({"group": "policy", "version": "v1", "kind": "Eviction"});
+        found.push(("eviction", &["create"][..], eviction));
+    }
     found
 }
 

@@ -121,8 +121,15 @@ impl Server {
         ) {
             (&Method::GET, Some("log"), true) => self.log(&target, &query),
             (&Method::GET, Some("scale"), true) => self.scale(&target),
+            (&Method::POST, Some("eviction"), true) => {
+                let body = json_body(&head.headers, body).await?;
+                self.evict(&target, &query, &body).await
+            }
             (&Method::GET, _, _) if is_main && query.flag("watch")? == Some(true) => {
                 watch::watch(&self.store, &target, &query, view, self.closing.clone())
+            }
+            (&Method::GET, Some("eviction"), _) => {
+                Err(Refusal::method_not_allowed(&head.method, path))
             }
             (&Method::GET, _, true) => read::get(&self.store, &target, view),
             (&Method::GET, _, false) => read::list(&self.store, &target, &query, view),
@@ -249,6 +256,33 @@ impl Server {
             self.settle(Some(store.version())).await?;
         }
         Ok(response)
+    }
+
+    /// Deletes a pod as its grace period says. There are no disruption budgets here that could refuse it.
+    async fn evict(
+        &self,
+        target: &Target,
+        query: &Query,
+        body: &Value,
+    ) -> Result<Response, Refusal> {
+        let options = write::eviction(target, body)?;
+        let (deletion, is_dry) = write::deletion(query, options)?;
+        let store = if is_dry {
+            self.store.rehearsal()
+        } else {
+            self.store.clone()
+        };
+        write::delete(&store, target, &deletion)?;
+        if !is_dry {
+            self.settle(Some(store.version())).await?;
+        }
+        Ok(created(json!({
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Success",
+            "code": 201,
+        })))
     }
 
     /// Waits until a write is on disk, if anything is written to disk.

@@ -15,7 +15,7 @@ pub(super) struct Target {
     pub(super) namespace: Option<String>,
     /// The object's name; absent for a collection.
     pub(super) name: Option<String>,
-    /// `status`, `scale`, `log`; absent for the object itself.
+    /// `status`, `scale`, `log`, `eviction`; absent for the object itself.
     pub(super) subresource: Option<String>,
 }
 
@@ -61,6 +61,7 @@ impl Target {
             Some("status") => kind.status,
             Some("scale") => kind.scale.is_some(),
             Some("log") => kind.log,
+            Some("eviction") => *kind == kinds::POD,
             Some(_) => false,
         };
         if !served {
@@ -367,6 +368,10 @@ mod tests {
         check(
             "/api/v1/namespaces/a/pods/b/log",
             Some(("pods", "a", "b", "log")),
+        );
+        check(
+            "/api/v1/namespaces/a/pods/b/eviction",
+            Some(("pods", "a", "b", "eviction")),
         );
         check("/api/v1/namespaces/a", Some(("namespaces", "", "a", "")));
         check(

@@ -1057,6 +1057,44 @@ async fn events_are_one_kind_under_two_names() {
 }
 
 #[tokio::test]
+async fn an_eviction_is_a_deletion_of_the_pod_that_was_meant() {
+    let cluster = cluster().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "finalizers": ["test.dev/hold"]},
+        "spec": {"nodeName": "n", "containers": [{"name": "app", "image": "x"}], "terminationGracePeriodSeconds": 7},
+    });
+    let uid = cluster.create(pods, &pod).await["metadata"]["uid"].clone();
+    let evict = async |change: fn(&mut Value), wanted: u16| {
+        let options = json!({"preconditions": {"uid": uid}});
+        let mut eviction = json!({
+            "apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}, "deleteOptions": options,
+        });
+        change(&mut eviction);
+        let path = format!("{pods}/p/eviction");
+        let (code, answer) = cluster.ask(Method::POST, &path, JSON, &eviction).await;
+        assert_eq!(code, wanted, "{answer}");
+        answer
+    };
+    evict(
+        |e| e["deleteOptions"]["preconditions"]["uid"] = json!("another"),
+        409,
+    )
+    .await;
+    evict(|e| e["metadata"]["name"] = json!("q"), 400).await;
+    evict(|e| e["kind"] = json!("Pod"), 400).await;
+    evict(|e| e["delete_options"] = json!({}), 400).await;
+    evict(|e| e["deleteOptions"]["dryRun"] = json!(["All"]), 201).await;
+    let path = format!("{pods}/p");
+    let deleted_at = "/metadata/deletionTimestamp";
+    assert_eq!(cluster.get(&path).await.pointer(deleted_at), None);
+    assert_eq!(evict(|_| {}, 201).await["status"], "Success");
+    let going = cluster.get(&path).await;
+    assert!(going.pointer(deleted_at).is_some(), "{going:#}");
+    assert_eq!(going["metadata"]["deletionGracePeriodSeconds"], json!(7));
+}
+
+#[tokio::test]
 async fn clients_find_the_defaults_they_rely_on() {
     let cluster = cluster().await;
     let services: Api<Service> = cluster.api();

@@ -559,6 +559,41 @@ pub(super) fn delete_all(
     Ok(gone)
 }
 
+/// The `DeleteOptions` of an `Eviction`.
+///
+/// # Errors
+/// 400 for another body, or one that speaks of another pod.
+pub(super) fn eviction<'a>(target: &Target, body: &'a Value) -> Result<Option<&'a Value>, Refusal> {
+    let refuse = |why: String| Err(Refusal::bad_request(format!("Eviction: {why}")));
+    let Some(fields) = body.as_object() else {
+        return refuse("an object is expected".to_owned());
+    };
+    for (key, wanted) in [("apiVersion", "policy/v1"), ("kind", "Eviction")] {
+        match fields.get(key) {
+            Some(given) if given != wanted => {
+                return refuse(format!("{key} is {given}, not {wanted:?}"));
+            }
+            Some(_) | None => {}
+        }
+    }
+    let known = ["apiVersion", "kind", "metadata", "deleteOptions"];
+    let unknown = fields
+        .iter()
+        .find(|(key, value)| !known.contains(&key.as_str()) && !value.is_null());
+    if let Some((unknown, _)) = unknown {
+        return refuse(format!("unknown field {unknown:?}"));
+    }
+    for (key, wanted) in [("name", target.name()), ("namespace", target.namespace())] {
+        let given = text(body, key);
+        if !given.is_empty() && given != wanted {
+            return refuse(format!("metadata.{key} is {given:?}, not {wanted:?}"));
+        }
+    }
+    Ok(fields
+        .get("deleteOptions")
+        .filter(|options| !options.is_null()))
+}
+
 /// How a deletion is to be done: the query's parameters, and a body of `DeleteOptions`, which wins. Also: whether it is a dry run.
 ///
 /// # Errors
