@@ -22,6 +22,7 @@
 //! | `revision`, `hash`, `template` | which ReplicaSet the spec asks for, its number, its name |
 //! | `traffic`, `services` | weights and their acknowledgement; selectors |
 //! | `scale`, `replicas` | which ReplicaSet may grow or shrink now; the arithmetic |
+//! | [`restart`] | which old pods go next |
 //! | `runs`, `pause`, `promotion`, `rollback`, `history` | analysis, pauses, steps and promotion, aborts, old revisions |
 //! | `conditions`, `phase` | what the status says of all this |
 
@@ -36,6 +37,7 @@ mod phase;
 pub mod plan;
 mod promotion;
 mod replicas;
+pub mod restart;
 mod revision;
 mod rollback;
 mod runs;

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tracing::info;
 
 use super::objects::{Key, controller_of};
 use super::observe::Scene;
@@ -153,6 +154,7 @@ impl<'a> Writer<'a> {
                 self.patch::<AnalysisRun>(name, json!({"spec": {"terminate": true}}), Part::Whole)
                     .await
             }
+            Action::EvictPod { name, uid } => self.evict(name, uid).await,
             Action::DeleteReplicaSet { name } => self.delete::<ReplicaSet>(name).await,
             Action::DeleteAnalysisRun { name } => self.delete::<AnalysisRun>(name).await,
         }
@@ -340,6 +342,33 @@ impl<'a> Writer<'a> {
             .await;
         self.wrote(&written.map_err(|source| Error::api(format!("Split {name}"), source))?);
         Ok(())
+    }
+
+    /// R21.1. kube's own `evict` names its options wrongly, so that the server would not see the uid.
+    async fn evict(&self, name: &str, uid: &str) -> Result<(), Error> {
+        let pods: Api<Pod> =
+            Api::namespaced(self.context.client.clone(), &self.scene.name.namespace);
+        let eviction = json!({
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": name, "namespace": self.scene.name.namespace},
+            "deleteOptions": {"preconditions": {"uid": uid}},
+        });
+        let asked: kube::Result<Value> = pods
+            .create_subresource("eviction", name, &PostParams::default(), &eviction)
+            .await;
+        match asked {
+            Ok(_) => {
+                info!(rollout = %self.scene.name, pod = name, "evicted for a restart");
+                Ok(())
+            }
+            // A disruption budget is in the way, or the pod is gone already.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409 | 429) => {
+                info!(rollout = %self.scene.name, pod = name, %status, "not evicted");
+                Ok(())
+            }
+            Err(source) => Err(Error::api(format!("Pod {name}"), source)),
+        }
     }
 
     async fn create<K: Kind>(&mut self, object: &K) -> Result<(), Error> {

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{PodTemplate, Service};
-use kube::api::ObjectMeta;
+use k8s_openapi::api::core::v1::{Pod, PodTemplate, Service};
+use kube::api::{ListParams, ObjectMeta};
+use kube::core::Selector;
 use kube::{Api, ResourceExt};
 use serde_json::Value;
 
@@ -124,10 +125,33 @@ pub fn observed(context: &Context, scene: &Scene) -> Observed {
             .map(|service| read_service(service))
             .collect(),
         runs: scene.runs.iter().map(|run| read_run(run)).collect(),
+        pods: None,
         split: split.map(|split| written(split, &scene.revision_services())),
         fleet: split.map(|split| fleet(context, split)).unwrap_or_default(),
         taken: context.taken(&scene.name).into_iter().collect(),
     }
+}
+
+/// The pods of the Rollout's ReplicaSets, read from the API server: they are not watched, and seldom needed.
+///
+/// # Errors
+///
+/// When the API server refuses or does not answer.
+pub async fn pods(
+    context: &Context,
+    scene: &Scene,
+    selector: &Selector,
+) -> Result<Vec<observed::Pod>, Error> {
+    let api: Api<Pod> = Api::namespaced(context.client.clone(), &scene.name.namespace);
+    let listed = api.list(&ListParams::default().labels_from(selector)).await;
+    let listed = listed.map_err(|source| Error::api("reading the pods to restart", source))?;
+    let mut pods: Vec<_> = listed.iter().filter_map(observed::Pod::read).collect();
+    let is_ours = |pod: &observed::Pod| {
+        let mut sets = scene.sets.iter();
+        sets.any(|set| set.metadata.uid.as_deref() == Some(&pod.replica_set))
+    };
+    pods.retain(is_ours);
+    Ok(pods)
 }
 
 impl Scene {

@@ -14,8 +14,8 @@ use crate::api::labels;
 use crate::api::rollout::RolloutStatus;
 use crate::api::split::Memory;
 use crate::rollout::decision::{Event, EventKind};
-use crate::rollout::plan::{self, Plan};
 use crate::rollout::{Action, Decision, State, decide};
+use crate::rollout::{plan, restart};
 
 /// Looks at one Rollout and does what follows; answers when to look again by itself.
 ///
@@ -73,10 +73,14 @@ async fn step(
             return Err(Error::Invalid(first));
         }
     };
-    if settle_ownership(context, scene, writer, &plan).await? {
+    let selector = Selector::try_from(plan.selector.clone()).ok();
+    if settle_ownership(context, scene, writer, selector.as_ref()).await? {
         return Ok(Some(now));
     }
-    let observed = observe::observed(context, scene);
+    let mut observed = observe::observed(context, scene);
+    if let Some(selector) = selector.filter(|_| restart::is_due(&plan, &state, now)) {
+        observed.pods = Some(observe::pods(context, scene, &selector).await?);
+    }
     let decision = decide(&plan, &state, &observed, now);
     for action in &decision.actions {
         if let Err(error) = writer.apply(action).await {
@@ -102,9 +106,9 @@ async fn settle_ownership(
     context: &Context,
     scene: &Scene,
     writer: &mut Writer<'_>,
-    plan: &Plan,
+    selector: Option<&Selector>,
 ) -> Result<bool, Error> {
-    let Ok(selector) = Selector::try_from(plan.selector.clone()) else {
+    let Some(selector) = selector else {
         return Ok(false);
     };
     let mut settled = false;

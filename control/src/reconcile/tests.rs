@@ -286,3 +286,50 @@ async fn an_invalid_spec_is_a_condition_and_heals_when_the_reason_goes() {
     stage.until("web", |seen| seen.phase() == "Healthy").await;
     stage.close().await;
 }
+
+#[tokio::test]
+async fn a_restart_replaces_every_pod_and_leaves_enough_of_them() {
+    let mut stage = Stage::new().await;
+    stage.create_services(&["web", "web-canary"]);
+    stage.create(&kinds::ROLLOUT, rollout("web", "blue", &json!([])));
+    let first = stage.until("web", |seen| seen.phase() == "Healthy").await;
+    let pods = |stage: &Stage| -> Vec<String> {
+        let pods = stage.list(&kinds::POD);
+        pods.iter()
+            .map(|pod| pod["metadata"]["uid"].to_string())
+            .collect()
+    };
+    let before = pods(&stage);
+    assert_eq!(before.len(), 3);
+    // Pods count by the second: all there are now were created before the next one begins.
+    let pods_now = stage.list(&kinds::POD);
+    let created = pods_now
+        .iter()
+        .map(|pod| pod["metadata"]["creationTimestamp"].as_str().unwrap());
+    let last: jiff::Timestamp = created.max().unwrap().parse().unwrap();
+    let at = last + jiff::SignedDuration::from_secs(1);
+    let mut changes = stage.local.store.subscribe(stage.local.store.version());
+    stage.edit(&kinds::ROLLOUT, "web", |rollout| {
+        rollout["spec"]["restartAt"] = json!(at.to_string());
+    });
+    let is_restarting = |seen: &Seen| seen.message() == "rollout is restarting";
+    stage.until("web", is_restarting).await;
+    let done = stage.until("web", |seen| seen.phase() == "Healthy").await;
+    assert_eq!(done.rollout["status"]["restartedAt"], json!(at.to_string()));
+    assert_eq!(
+        (done.stable(), done.current()),
+        (first.stable(), first.current()),
+        "no new revision"
+    );
+    stage
+        .until("web", |seen| seen.pods(seen.stable()) == Some(3))
+        .await;
+    assert!(pods(&stage).iter().all(|uid| !before.contains(uid)));
+    let available = |change: &std::sync::Arc<crate::local::store::Change>| {
+        (change.kind.kind == "ReplicaSet")
+            .then(|| change.object["status"]["availableReplicas"].as_i64())
+    };
+    let least = changes.ready().unwrap().iter().filter_map(available).min();
+    assert_eq!(least, Some(Some(2)), "one at a time");
+    stage.close().await;
+}

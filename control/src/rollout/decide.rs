@@ -8,7 +8,8 @@ use super::plan::Plan;
 use super::state::State;
 use super::turn::Turn;
 use super::{
-    conditions, history, pause, promotion, revision, rollback, runs, scale, services, traffic,
+    conditions, history, pause, promotion, restart, revision, rollback, runs, scale, services,
+    traffic,
 };
 
 /// Decides what a rollout does next.
@@ -58,5 +59,6 @@ fn take(turn: &mut Turn<'_>) {
     if !turn.scaled && !turn.scaling {
         pause::reconcile(turn);
     }
+    restart::reconcile(turn);
     promotion::advance(turn);
 }

@@ -93,6 +93,13 @@ pub enum Action {
         /// Its name.
         name: String,
     },
+    /// Evicts a pod. A refusal by a disruption budget is no failure: it is tried again.
+    EvictPod {
+        /// Its name.
+        name: String,
+        /// Its uid: another pod of that name stays.
+        uid: String,
+    },
     /// Deletes a ReplicaSet that has no pods.
     DeleteReplicaSet {
         /// Its name.

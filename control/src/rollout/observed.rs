@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
 
 use super::split::Split;
@@ -23,6 +25,8 @@ pub struct Observed {
     pub services: Vec<Service>,
     /// The AnalysisRuns it owns, in any order.
     pub runs: Vec<Run>,
+    /// The pods of those ReplicaSets, read only while a restart is under way.
+    pub pods: Option<Vec<Pod>>,
     /// Its Split, if it exists and is ours.
     pub split: Option<WrittenSplit>,
     /// What the proxies that serve the Split say of it.
@@ -149,6 +153,46 @@ impl Revision {
 
 fn number(annotations: &BTreeMap<String, String>, key: &str) -> Option<i64> {
     annotations.get(key)?.parse().ok()
+}
+
+/// A pod of one of the ReplicaSets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pod {
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// Uid of its ReplicaSet.
+    pub replica_set: String,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// Since when it has been ready, if it is.
+    pub ready_since: Option<Timestamp>,
+    /// It is being deleted.
+    pub terminating: bool,
+}
+
+impl Pod {
+    /// Reads a pod; none if no ReplicaSet controls it.
+    #[must_use]
+    pub fn read(pod: &core::Pod) -> Option<Self> {
+        let metadata = &pod.metadata;
+        let owners = metadata.owner_references.iter().flatten();
+        let mut owners = owners.filter(|owner| owner.controller == Some(true));
+        let status = pod.status.iter();
+        let mut conditions = status.flat_map(|status| status.conditions.iter().flatten());
+        let ready = conditions.find(|condition| condition.type_ == "Ready");
+        let ready = ready.filter(|condition| condition.status == "True");
+        let time = |time: Option<&Time>| time.map_or(Timestamp::UNIX_EPOCH, |time| time.0);
+        Some(Self {
+            name: metadata.name.clone()?,
+            uid: metadata.uid.clone()?,
+            replica_set: owners.next()?.uid.clone(),
+            created_at: time(metadata.creation_timestamp.as_ref()),
+            ready_since: ready.map(|condition| time(condition.last_transition_time.as_ref())),
+            terminating: metadata.deletion_timestamp.is_some(),
+        })
+    }
 }
 
 /// A Service that the spec names.

@@ -2,6 +2,7 @@
 
 use super::conditions::{DEADLINE_EXCEEDED, INVALID_SPEC, ROLLOUT_ABORTED};
 use super::plan::Plan;
+use super::restart;
 use super::state::State;
 use crate::api::rollout::RolloutCondition;
 
@@ -20,6 +21,9 @@ fn judge(plan: &Plan, state: &State, replicas: i32) -> (&'static str, Option<Str
     }
     if let Some(pause) = state.pauses.first() {
         return ("Paused", Some(pause.reason.word().to_owned()));
+    }
+    if restart::is_asked_for(plan, state) {
+        return ("Progressing", Some("rollout is restarting".to_owned()));
     }
     match unfinished(plan, state, replicas) {
         Some(what) => ("Progressing", Some(what.to_owned())),

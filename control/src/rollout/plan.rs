@@ -2,11 +2,12 @@
 //!
 //! After this nothing asks again whether a field is allowed, what its default is or how its text reads.
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::Value;
 
 use super::observed::Service;
+use super::time;
 use crate::analysis::template::Templates;
 use crate::api::rollout::{Rollout, RolloutAnalysis, RolloutSpec};
 use crate::api::split::Fallback;
@@ -62,6 +63,8 @@ pub struct Plan {
     pub min_ready_seconds: i32,
     /// Old ReplicaSets kept.
     pub history_limit: usize,
+    /// Pods created before this time are to be replaced; in whole seconds.
+    pub restart_at: Option<Timestamp>,
     /// Steps and promotion stand still.
     pub paused: bool,
     /// Time without progress after which the rollout is Degraded.
@@ -237,6 +240,7 @@ fn assemble(rollout: &Rollout, references: &References, canary: Canary, pods: Po
         template: pods.template,
         min_ready_seconds: spec.min_ready_seconds.unwrap_or(0),
         history_limit: count(spec.revision_history_limit, 10),
+        restart_at: spec.restart_at.as_ref().map(|at| time::whole_seconds(at.0)),
         paused: spec.paused == Some(true),
         progress_deadline: SignedDuration::from_secs(i64::from(progress_deadline(spec))),
         abort_at_deadline: spec.progress_deadline_abort == Some(true),

@@ -28,6 +28,7 @@ fn reset(turn: &mut Turn<'_>) {
     turn.will.forgive = true;
     turn.analysed = true;
     turn.next.promote_full = false;
+    turn.next.restarted_at = turn.plan.restart_at;
     turn.next.step_run = None;
     turn.next.background_run = None;
     turn.next.step = turn.last_index().map(|_| 0);

@@ -5,6 +5,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::time;
 use crate::api::rollout::{
     AnalysisRunSummary, CanaryStatus, PauseCondition, RolloutCondition, RolloutStatus,
     TrafficWeights,
@@ -42,6 +43,8 @@ pub struct State {
     pub abort: bool,
     /// When it was first aborted.
     pub aborted_at: Option<Timestamp>,
+    /// `spec.restartAt` of the last restart, done or overtaken.
+    pub restarted_at: Option<Timestamp>,
     /// The rest of the steps is to be skipped.
     pub promote_full: bool,
     /// The weights last set.
@@ -147,6 +150,10 @@ impl State {
             controller_pause: status.controller_pause,
             abort: status.abort,
             aborted_at: status.aborted_at.as_ref().map(|time| time.0),
+            restarted_at: status
+                .restarted_at
+                .as_ref()
+                .map(|at| time::whole_seconds(at.0)),
             promote_full: status.promote_full,
             weights: canary.weights.clone(),
             step_run: canary.current_step_analysis_run_status.clone(),
@@ -185,6 +192,7 @@ impl State {
             controller_pause: self.controller_pause,
             abort: self.abort,
             aborted_at: self.aborted_at.map(Time),
+            restarted_at: self.restarted_at.map(Time),
             promote_full: self.promote_full,
             canary: CanaryStatus {
                 weights: self.weights.clone(),

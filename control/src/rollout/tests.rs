@@ -2,6 +2,7 @@
 
 mod golden;
 mod model;
+mod restart;
 mod traces;
 mod walk;
 

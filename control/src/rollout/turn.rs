@@ -181,6 +181,11 @@ impl<'a> Turn<'a> {
         self.actions.push(action);
     }
 
+    /// Something is to be written, beside the status.
+    pub(super) fn writes(&self) -> bool {
+        !self.actions.is_empty()
+    }
+
     /// Tells people.
     pub(super) fn tell(&mut self, reason: &'static str, message: String) {
         self.events.push(Event {
@@ -211,6 +216,12 @@ impl<'a> Turn<'a> {
         self.look_again(until.unwrap_or_else(|| time::after(self.now, POLL_SECONDS)));
         self.aftermath
             .get_or_insert_with(|| waiting(reason, message, until));
+    }
+
+    /// Names what clearing up waits for, where somebody else says when to look again.
+    pub(super) fn note_after(&mut self, reason: &str, message: String) {
+        self.aftermath
+            .get_or_insert_with(|| waiting(reason, message, None));
     }
 
     /// Goes on waiting for what was waited for.

@@ -417,11 +417,8 @@ fn workloads() {
 #[test]
 fn what_is_not_done_is_refused() {
     check(
-        &json!({"restartAt": "2026-01-01T00:00:00Z", "rollbackWindow": {"revisions": 3}}),
-        &[
-            "spec.restartAt: not supported by this version",
-            "spec.rollbackWindow: not supported by this version",
-        ],
+        &json!({"rollbackWindow": {"revisions": 3}}),
+        &["spec.rollbackWindow: not supported by this version"],
     );
     check(
         &canary(&json!({"canaryMetadata": {}, "stableMetadata": {}, "pingPong": {}})),

@@ -6,10 +6,6 @@ use crate::api::rollout::{CanaryStep, CanaryStrategy, PLUGIN, Rollout, TrafficRo
 
 pub(super) fn refuse(rollout: &Rollout, complaints: &mut Complaints) {
     let spec = &rollout.spec;
-    let restarted = rollout
-        .status
-        .as_ref()
-        .and_then(|status| status.restarted_at.clone());
     let scale_down = spec
         .workload_ref
         .as_ref()
@@ -19,10 +15,6 @@ pub(super) fn refuse(rollout: &Rollout, complaints: &mut Complaints) {
         .as_ref()
         .and_then(|window| window.revisions);
     let top = [
-        (
-            "spec.restartAt",
-            spec.restart_at.is_some() && spec.restart_at != restarted,
-        ),
         (
             "spec.rollbackWindow",
             window.is_some_and(|revisions| revisions > 0),

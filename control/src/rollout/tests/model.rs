@@ -10,10 +10,15 @@ use crate::api::rollout::{Rollout, RolloutStatus};
 use crate::api::split::Memory;
 use crate::rollout::decision::{Action, Decision};
 use crate::rollout::observed::{
-    Fleet, Metadata, Observed, Revision, Run, RunPhase, Service, WrittenSplit,
+    Fleet, Metadata, Observed, Pod, Revision, Run, RunPhase, Service, WrittenSplit,
 };
 use crate::rollout::plan::{self, References, plan};
 use crate::rollout::{Plan, State, decide};
+
+/// A pod of the ReplicaSet that is not about to go.
+fn is_living(pod: &Pod, set: &Revision) -> bool {
+    pod.replica_set == set.uid && !pod.terminating
+}
 
 /// A rollout and all that it touches.
 #[derive(Clone, Debug)]
@@ -23,6 +28,8 @@ pub(crate) struct Model {
     pub(crate) status: RolloutStatus,
     pub(crate) memory: Memory,
     pub(crate) sets: Vec<Revision>,
+    /// Pods of the ReplicaSets; which of them are ready follows from the counts.
+    pub(crate) pods: Vec<Pod>,
     pub(crate) services: Vec<Service>,
     pub(crate) runs: Vec<Run>,
     pub(crate) split: Option<WrittenSplit>,
@@ -35,6 +42,8 @@ pub(crate) struct Model {
     pub(crate) now: Timestamp,
     /// Proxies acknowledge whatever is written.
     pub(crate) prompt: bool,
+    /// Pods made so far.
+    made: usize,
     /// Events since they were last taken.
     pub(crate) events: Vec<String>,
 }
@@ -73,6 +82,7 @@ impl Model {
             status: RolloutStatus::default(),
             memory: Memory::default(),
             sets: Vec::new(),
+            pods: Vec::new(),
             services: vec![service("web-stable"), service("web-canary")],
             runs: Vec::new(),
             split: None,
@@ -82,6 +92,7 @@ impl Model {
             in_flight: BTreeMap::new(),
             now: "2026-01-01T00:00:00.5Z".parse().unwrap(),
             prompt: true,
+            made: 0,
             events: Vec::new(),
         }
     }
@@ -127,10 +138,24 @@ impl Model {
             revisions: self.sets.clone(),
             services: self.services.clone(),
             runs: self.runs.clone(),
+            pods: Some(self.pods_seen()),
             split: self.split.clone(),
             fleet: self.fleet(),
             taken: Vec::new(),
         }
+    }
+
+    /// The pods, the oldest of each ReplicaSet ready, as many as it counts.
+    fn pods_seen(&self) -> Vec<Pod> {
+        let mut pods = self.pods.clone();
+        for set in &self.sets {
+            let count = usize::try_from(set.available).unwrap();
+            let living = pods.iter_mut().filter(|pod| is_living(pod, set));
+            for pod in living.take(count) {
+                pod.ready_since = Some(Timestamp::UNIX_EPOCH);
+            }
+        }
+        pods
     }
 
     fn fleet(&self) -> Fleet {
@@ -223,8 +248,32 @@ impl Model {
             set.ready = set.ready.min(set.wanted);
             set.available = set.available.min(set.wanted);
         }
+        self.create_and_delete_pods();
         if self.prompt {
             self.acknowledge();
+        }
+    }
+
+    /// As many living pods as each ReplicaSet wants; the youngest go first, and at once.
+    fn create_and_delete_pods(&mut self) {
+        let second = self.now.as_second();
+        for set in &self.sets {
+            let wanted = usize::try_from(set.wanted).unwrap();
+            let living = |pods: &[Pod]| pods.iter().filter(|pod| is_living(pod, set)).count();
+            for _ in living(&self.pods)..wanted {
+                self.made += 1;
+                self.pods.push(Pod {
+                    name: format!("pod-{}", self.made),
+                    uid: format!("u-pod-{}", self.made),
+                    replica_set: set.uid.clone(),
+                    created_at: Timestamp::from_second(second).unwrap(),
+                    ..Pod::default()
+                });
+            }
+            for _ in wanted..living(&self.pods) {
+                let last = self.pods.iter().rposition(|pod| is_living(pod, set));
+                self.pods.remove(last.unwrap());
+            }
         }
     }
 
@@ -370,6 +419,17 @@ impl Model {
                 run.terminating = true;
                 run.phase = RunPhase::Successful;
             }
+            Action::EvictPod { name, uid } => {
+                let pod = self.pods.iter_mut().find(|pod| pod.uid == uid).unwrap();
+                assert_eq!(pod.name, name);
+                pod.terminating = true;
+                let uid = pod.replica_set.clone();
+                let mut sets = self.sets.iter_mut();
+                let set = sets.find(|set| set.uid == uid).unwrap();
+                set.pods -= 1;
+                set.ready = (set.ready - 1).max(0);
+                set.available = (set.available - 1).max(0);
+            }
             Action::DeleteReplicaSet { name } => self.sets.retain(|set| set.name != name),
             Action::DeleteAnalysisRun { name } => self.runs.retain(|run| run.name != name),
         }
@@ -391,6 +451,12 @@ impl Model {
     pub(crate) fn image(&mut self, tag: &str) {
         let image = format!("nginx:{tag}");
         self.edit(|spec| spec["template"]["spec"]["containers"][0]["image"] = json!(image));
+    }
+
+    /// `restart`.
+    pub(crate) fn restart(&mut self) {
+        let at = Timestamp::from_second(self.now.as_second()).unwrap();
+        self.edit(|spec| spec["restartAt"] = json!(at.to_string()));
     }
 
     /// `promote` (R2.11).
@@ -418,8 +484,14 @@ impl Model {
         set.available = pods.min(set.pods);
     }
 
-    /// All pods of all revisions.
+    /// Pods that are to go are gone.
+    pub(crate) fn bury(&mut self) {
+        self.pods.retain(|pod| !pod.terminating);
+    }
+
+    /// All pods of all revisions; those that are to go are gone.
     pub(crate) fn all_ready(&mut self) {
+        self.bury();
         for set in &mut self.sets {
             set.ready = set.pods;
             set.available = set.pods;

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::Model;
 use crate::rollout::decision::{Action, Decision};
+use crate::rollout::observed::Revision;
 use crate::rollout::plan::Step;
 use crate::rollout::split::{CANARY, Split};
 
@@ -134,7 +135,7 @@ fn proxies(model: &mut Model, dice: &mut Dice) -> &'static str {
 }
 
 fn user(model: &mut Model, dice: &mut Dice) -> &'static str {
-    match dice.roll(10) {
+    match dice.roll(11) {
         0..=2 => model.image(dice.pick(&["1", "2", "3", "4"])),
         3 => model.status.abort = true,
         4 => model.status.abort = false,
@@ -151,6 +152,7 @@ fn user(model: &mut Model, dice: &mut Dice) -> &'static str {
             let steps = dice.pick(&lists());
             model.edit(|spec| spec["strategy"]["canary"]["steps"] = steps);
         }
+        9 => model.restart(),
         _ => model.status.pause_conditions.clear(),
     }
     "user"
@@ -183,6 +185,7 @@ fn weight(split: &Split, hash: &str) -> u32 {
 
 /// What no decision may do.
 fn allowed(model: &Model, decision: &Decision, routed: bool) {
+    evictions_leave_enough(model, decision);
     for action in &decision.actions {
         if let Action::WriteSplit(split) = action {
             raise_is_carried(model, split);
@@ -194,6 +197,22 @@ fn allowed(model: &Model, decision: &Decision, routed: bool) {
             shrink_is_safe(model, name, *to);
         }
     }
+}
+
+/// R21.1: with the evicted pods gone there are as many as are wanted, but for those that may be missing.
+fn evictions_leave_enough(model: &Model, decision: &Decision) {
+    let evictions = decision.actions.iter();
+    let evictions = evictions.filter(|action| matches!(action, Action::EvictPod { .. }));
+    let count = i32::try_from(evictions.count()).unwrap();
+    if count == 0 {
+        return;
+    }
+    let sum = |count: fn(&Revision) -> i32| model.sets.iter().map(count).sum::<i32>();
+    let replicas = model.rollout.spec.replicas.unwrap();
+    let missing = (replicas / 4).max(1); // the default of 25 %
+    let least = replicas.max(sum(|set| set.wanted)) - missing;
+    let left = sum(|set| set.available) - count;
+    assert!(left >= least, "{left} of {least} left: {decision:#?}");
 }
 
 /// A higher weight than before is at most the step's, and has its pods.
@@ -309,6 +328,10 @@ fn come_to_rest(model: &mut Model, seed: u64, routed: bool) {
         model.run_ready();
     }
     assert_eq!(model.phase(), "Healthy", "seed {seed}: {}", model.message());
+    assert_eq!(
+        model.status.restarted_at, model.rollout.spec.restart_at,
+        "seed {seed}"
+    );
     let replicas = model.rollout.spec.replicas.unwrap();
     let hash = model.status.stable_rs.clone().unwrap();
     for set in &model.sets {
