@@ -76,7 +76,7 @@ fn parts(endpoints: &[SocketAddr]) -> Parts {
                 .collect(),
             rules: vec![Rule {
                 services: vec!["web".into()],
-                weights: vec![90, 10],
+                weights: vec![Some(90), Some(10)],
             }],
             ..Split::default()
         }],

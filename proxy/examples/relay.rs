@@ -60,7 +60,7 @@ fn parts(endpoints: &[String]) -> Result<Parts, Box<dyn Error>> {
         versions: addresses.iter().map(version).collect(),
         rules: vec![Rule {
             services: vec!["relay".into()],
-            weights: vec![1; addresses.len()],
+            weights: vec![Some(1); addresses.len()],
         }],
         ..Split::default()
     };

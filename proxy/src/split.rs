@@ -112,11 +112,15 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Works out the shares of `members`. A version of weight 0 never gets anything, not even another's deficit.
+    /// Works out the shares of `members`. `stable` is the version that takes deficits first, if the rule names it.
     ///
     /// Each version can carry cap = weight · min(1, ready ÷ needed). What is missing goes to versions with spare capacity
     /// (ready ÷ needed above 1), to `stable` first, to the others in proportion to their spare; what is missing even then is laid
     /// on all in proportion to what they carry, and is the overcommit.
+    ///
+    /// A version of weight 0 gets nothing, not even another's deficit, with one exception: when no version with a weight has anything
+    /// ready, a `stable` of weight 0 stands by and takes it all, as a deficit. So a canary at 100 % that loses its last pod does not
+    /// turn into 503 while the version it replaces is still there. A canary of weight 0 never gets anything.
     #[must_use]
     pub fn new(members: &[Member], stable: Option<usize>, fallback: Fallback) -> Self {
         let desired = desired_widths(members);
@@ -197,12 +201,31 @@ fn redistribute(
     add_in_proportion(&mut carried, taken, &spares);
     missing -= taken;
     let capacity: u128 = carried.iter().sum();
-    if missing == 0 || capacity == 0 {
+    if missing == 0 {
         return (carried, 0.0);
+    }
+    if capacity == 0 {
+        return stand_by(members, carried, missing, stable);
     }
     let proportions = carried.clone();
     add_in_proportion(&mut carried, missing, &proportions);
     (carried, fraction(missing, capacity))
+}
+
+/// Effective widths when no version with a weight has anything ready: stable takes what is missing, as if its weight were the whole.
+fn stand_by(
+    members: &[Member],
+    mut carried: Vec<u128>,
+    missing: u128,
+    stable: Option<usize>,
+) -> (Vec<u128>, f64) {
+    let able = |&stable: &usize| members.get(stable).is_some_and(|member| member.ready > 0);
+    let Some(stable) = stable.filter(able) else {
+        return (carried, 0.0);
+    };
+    carried[stable] += missing;
+    let (needed, ready) = (members[stable].needed(), members[stable].ready());
+    (carried, fraction(needed.saturating_sub(ready), ready))
 }
 
 /// What each version could carry beyond its own share.

@@ -183,8 +183,9 @@ pub struct Version {
 pub struct Rule {
     /// Names of the Services, in the Split's namespace.
     pub services: Vec<String>,
-    /// One weight per version. All 0: every request is answered with 503.
-    pub weights: Vec<u32>,
+    /// One weight per version; `None`: the rule does not name it. Both get nothing, but a stable version that is named with 0 stands
+    /// by (see [`crate::split::Plan::new`]). None above 0: every request is answered with 503.
+    pub weights: Vec<Option<u32>>,
 }
 
 /// Where the points of weighted picks come from.
@@ -321,8 +322,8 @@ fn plan_splits(splits: Vec<Split>, backends: &[Backend]) -> Vec<PlannedSplit> {
 }
 
 fn plan_rule(split: &Split, rule: usize, ready: &[u32]) -> Plan {
-    let member = |((version, &weight), &ready): ((&Version, &u32), &u32)| Member {
-        weight,
+    let member = |((version, &weight), &ready): ((&Version, &Option<u32>), &u32)| Member {
+        weight: weight.unwrap_or(0),
         needed: version.needed.unwrap_or(1),
         ready,
     };
@@ -334,7 +335,10 @@ fn plan_rule(split: &Split, rule: usize, ready: &[u32]) -> Plan {
         .zip(ready)
         .map(member)
         .collect();
-    Plan::new(&members, split.stable, split.fallback)
+    // A rule that names no stable version means its own: it must not answer with another.
+    let is_named = |stable: &usize| weights.get(*stable).is_some_and(Option::is_some);
+    let stable = split.stable.filter(is_named);
+    Plan::new(&members, stable, split.fallback)
 }
 
 /// Per Split and rule: ready pods per version, the least over the rule's ports; a port that no version serves says nothing.

@@ -477,13 +477,12 @@ impl Excluded {
 }
 
 fn table_rule(rule: &SplitRule, spec: &SplitSpec) -> Rule {
-    let weight = |name: &String| rule.weights.get(name).copied().unwrap_or(0);
     Rule {
         services: rule.services.clone(),
         weights: spec
             .versions
             .iter()
-            .map(|version| weight(&version.name))
+            .map(|version| rule.weights.get(&version.name).copied())
             .collect(),
     }
 }

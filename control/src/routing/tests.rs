@@ -90,7 +90,10 @@ fn asked(table: &Table, host: &str) -> String {
                 .zip(&split.rules[*rule].weights)
                 .zip(endpoints);
             let versions: Vec<String> = versions
-                .map(|((v, w), e)| format!("{}*{w}[{}]", v.name, ports(e)))
+                .map(|((v, w), e)| {
+                    let weight = w.map_or_else(|| "-".to_owned(), |w| w.to_string());
+                    format!("{}*{weight}[{}]", v.name, ports(e))
+                })
                 .collect();
             versions.join("+")
         }
@@ -268,7 +271,7 @@ fn a_split_expands_the_services_and_ports_of_its_rules() {
             ("web", "web.default:http=stable*90[8001]+canary*10[8002]"),
             ("web:81", "web.default:admin=8101,8102"),
             ("v1", "v1.default:http=8001"),
-            ("v2", "v2.default:http=stable*0[8001]+canary*1[8002]"),
+            ("v2", "v2.default:http=stable*-[8001]+canary*1[8002]"),
         ],
     );
     assert!(said.is_empty(), "{said:?}");
@@ -303,7 +306,7 @@ fn the_oldest_split_has_the_service_and_the_loser_is_told() {
     let said = check(
         &known,
         &options(),
-        &[("web", "web.default:http=stable*0[8001]+canary*5[8002]")],
+        &[("web", "web.default:http=stable*-[8001]+canary*5[8002]")],
     );
     assert_eq!(
         said,
@@ -373,7 +376,7 @@ fn splits_of_another_fleet_are_none_of_our_business() {
     check(
         &known,
         &edge,
-        &[("web", "web.default:http=stable*0[8001]+canary*1[8002]")],
+        &[("web", "web.default:http=stable*-[8001]+canary*1[8002]")],
     );
 }
 

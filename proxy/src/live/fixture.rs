@@ -50,7 +50,7 @@ pub(crate) fn parts(weights: [u32; 2]) -> Parts {
         versions: vec![version("stable"), version("canary")],
         rules: vec![Rule {
             services: vec!["web".to_owned()],
-            weights: weights.to_vec(),
+            weights: weights.map(Some).to_vec(),
         }],
         ..Split::default()
     };

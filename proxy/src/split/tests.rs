@@ -132,14 +132,44 @@ fn effective_shares_in_the_worked_cases() {
 }
 
 #[test]
-fn a_version_of_weight_0_takes_no_deficit() {
-    check_shares(
-        Some(0),
-        Fallback::Redistribute,
-        &[member(0, 5, 1), member(100, 0, 1)],
-        &[0.0, 0.0],
-        0.0,
-    );
+fn stable_stands_by_at_weight_0_and_no_other_version_does() {
+    use Fallback::{Redistribute, Refuse};
+    let canary_gone = [member(0, 5, 5), member(100, 0, 5)];
+    // A canary at 100 % has lost its last pod.
+    check_shares(Some(0), Redistribute, &canary_gone, &[1.0, 0.0], 0.0);
+    // Stable is smaller than the whole needs.
+    let smaller = [member(0, 2, 5), member(100, 0, 5)];
+    check_shares(Some(0), Redistribute, &smaller, &[1.0, 0.0], 1.5);
+    // Stable is gone too.
+    let both_gone = [member(0, 0, 5), member(100, 0, 5)];
+    check_shares(Some(0), Redistribute, &both_gone, &[0.0, 0.0], 0.0);
+    // One pod left is enough to stay where the weights say.
+    let one_left = [member(0, 5, 5), member(100, 1, 5)];
+    check_shares(Some(0), Redistribute, &one_left, &[0.0, 1.0], 4.0);
+    // Another version with a weight comes before it.
+    let third = [member(0, 5, 5), member(60, 0, 1), member(40, 1, 1)];
+    check_shares(Some(0), Redistribute, &third, &[0.0, 0.0, 1.0], 1.5);
+    // Refused instead.
+    check_shares(Some(0), Refuse, &canary_gone, &[0.0, 0.0], 0.0);
+    // The rule does not name stable: a pinned canary.
+    check_shares(None, Redistribute, &canary_gone, &[0.0, 0.0], 0.0);
+    // A canary at weight 0 never takes over.
+    let stable_gone = [member(100, 0, 5), member(0, 5, 5)];
+    check_shares(Some(0), Redistribute, &stable_gone, &[0.0, 0.0], 0.0);
+}
+
+#[test]
+fn what_stable_takes_while_standing_by_is_the_canarys_fallback() {
+    let members = [member(0, 5, 5), member(100, 0, 5)];
+    let plan = Plan::new(&members, Some(0), Fallback::Redistribute);
+    let expected = Lot {
+        meant: 1,
+        served: Some(0),
+        shortage: Some(Shortage::NoneReady),
+    };
+    for point in [0, 1 << 63, u64::MAX] {
+        assert_eq!(plan.lot(point), Some(expected));
+    }
 }
 
 #[test]
@@ -270,6 +300,9 @@ proptest! {
         let plan = Plan::new(&members, stable, Fallback::Redistribute);
         let sum: f64 = plan.effective.iter().sum();
         let able = members.iter().any(|member| member.weight > 0 && member.ready > 0);
+        let weighted = members.iter().any(|member| member.weight > 0);
+        let standing_by = stable.filter(|&stable| !able && weighted && members.get(stable).is_some_and(|member| member.ready > 0));
+        let able = able || standing_by.is_some();
         let whole = if able { 1.0 } else { 0.0 };
         prop_assert!((sum - whole).abs() < 1e-9);
         for point in points {
@@ -277,7 +310,8 @@ proptest! {
             prop_assert!(members[lot.meant].weight > 0);
             prop_assert_eq!(lot.served.is_some(), able);
             if let Some(served) = lot.served {
-                prop_assert!(members[served].weight > 0 && members[served].ready > 0);
+                prop_assert!(members[served].ready > 0);
+                prop_assert!(members[served].weight > 0 || standing_by == Some(served));
             }
             prop_assert_eq!(lot.shortage.is_none(), lot.served == Some(lot.meant));
         }

@@ -27,7 +27,7 @@ fn split() -> Split {
         versions: vec![version("stable"), version("canary")],
         rules: vec![Rule {
             services: vec!["web".to_owned()],
-            weights: vec![90, 10],
+            weights: vec![Some(90), Some(10)],
         }],
         ..Split::default()
     }
@@ -127,7 +127,7 @@ fn what_cannot_be_served_is_refused_by_name() {
         "backend shop/web:80: endpoint 10.0.0.1:8002 is a proxy of ours: requests would go round",
     );
     check_refused(
-        |parts| parts.splits[0].rules[0].weights = vec![1],
+        |parts| parts.splits[0].rules[0].weights = vec![Some(1)],
         the_split,
         "split shop/web: 1 weights for 2 versions",
     );
@@ -210,6 +210,20 @@ fn a_version_without_the_port_has_nothing_ready_there() {
         *table.splits().next().unwrap().plans[0].effective,
         [1.0, 0.0]
     );
+}
+
+#[test]
+fn stable_stands_by_where_a_rule_names_it() {
+    let check = |weights: [Option<u32>; 2], effective: &[f64]| {
+        let mut parts = parts();
+        parts.splits[0].rules[0].weights = weights.to_vec();
+        parts.splits[0].versions[1].ready = 0;
+        let table = Table::build(parts).unwrap();
+        let plan = table.backends().next().unwrap().plan.as_ref().unwrap();
+        assert_eq!(&*plan.effective, effective, "{weights:?}");
+    };
+    check([Some(0), Some(100)], &[1.0, 0.0]);
+    check([None, Some(100)], &[0.0, 0.0]);
 }
 
 #[test]

@@ -267,7 +267,7 @@ pub(super) fn split(versions: &[(u32, &[SocketAddr])], protocol: Protocol) -> Pa
         ready: endpoints.len().try_into().unwrap(),
         ..Version::default()
     };
-    let weights = versions.iter().map(|(weight, _)| *weight).collect();
+    let weights = versions.iter().map(|(weight, _)| Some(*weight)).collect();
     let split = Split {
         namespace: "shop".into(),
         name: "web".into(),
