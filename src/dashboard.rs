@@ -253,6 +253,8 @@ mod tests {
 
     /// A request to the page of a proxy that has no table, and of an API server that follows a script.
     async fn ask(script: &Script, request: Request<Body>) -> (StatusCode, String) {
+        // The first test of the process installs it; the others find it there.
+        let (Ok(()) | Err(_)) = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let proxy = Proxy::start(Config::new(vec![([127, 0, 0, 1], 0).into()])).unwrap();
         let client = script.session().client;
         let (dashboard, _keeping) = Dashboard::new(client, proxy.local_addr(), proxy.handle());

@@ -143,7 +143,11 @@ async fn tell(
     if settings.once {
         return report.verdict();
     }
-    story.say("that was the story; the traffic goes on, try: sidestep set image demo app=rollouts-demo:green".to_owned());
+    story.say("that was the story; the traffic goes on. In another terminal, try:".to_owned());
+    story.say(format!(
+        "sidestep set image demo app=rollouts-demo:green --kubeconfig {}",
+        settings.kubeconfig_out.display()
+    ));
     story.follow().await
 }
 

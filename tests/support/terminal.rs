@@ -184,6 +184,12 @@ impl Terminal {
         f64::from(seen.get(colour).copied().unwrap_or_default()) * 100.0 / f64::from(requests)
     }
 
+    /// Fifty requests in a row are answered with one colour.
+    pub(crate) async fn answers_only(&self, host: &str, colour: &str) {
+        let seen = self.colours(host, 50).await;
+        assert_eq!(seen, BTreeMap::from([(colour.to_owned(), 50)]), "{host}");
+    }
+
     /// Asks until a colour has this share, to one percentage point: the proxy takes up a table soon after an object is written.
     pub(crate) async fn until_percent(&self, host: &str, colour: &str, percent: f64) {
         let ask = async { while (self.percent(host, colour, 200).await - percent).abs() > 1.0 {} };

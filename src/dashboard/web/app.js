@@ -22,12 +22,14 @@ function paint() {
     pen.fillStyle = colourOf(tile);
     pen.fillRect(x + 1, y + 1, TILE - 2, TILE - 2);
     if (tile.failed) {
-      pen.strokeStyle = "#c00"; pen.lineWidth = 2;
-      pen.strokeRect(x + 2, y + 2, TILE - 4, TILE - 4);
-      pen.beginPath();
-      pen.moveTo(x + 4, y + 4); pen.lineTo(x + TILE - 4, y + TILE - 4);
-      pen.moveTo(x + TILE - 4, y + 4); pen.lineTo(x + 4, y + TILE - 4);
-      pen.stroke();
+      // Light below dark: it shows on every colour.
+      for (const [style, width] of [["#fff", 4], ["#000", 2]]) {
+        pen.strokeStyle = style; pen.lineWidth = width;
+        pen.beginPath();
+        pen.moveTo(x + 4, y + 4); pen.lineTo(x + TILE - 4, y + TILE - 4);
+        pen.moveTo(x + TILE - 4, y + 4); pen.lineTo(x + 4, y + TILE - 4);
+        pen.stroke();
+      }
     }
   });
   const counts = new Map();
