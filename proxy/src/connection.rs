@@ -115,14 +115,17 @@ where
     let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
     let mut told = false;
     poll_fn(|cx| {
-        if local.stage() >= Stage::Closing && !told {
+        loop {
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                return Poll::Ready(ended.map_err(|error| reason(&error)));
+            }
+            // Told before it has read, hyper would close over a request that is here already.
+            if told || local.stage() < Stage::Closing {
+                return client.poll_overdue(&local, &watch, cx).map(Err);
+            }
             told = true;
             connection.as_mut().graceful_shutdown();
         }
-        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-            return Poll::Ready(ended.map_err(|error| reason(&error)));
-        }
-        client.poll_overdue(&local, &watch, cx).map(Err)
     })
     .await
 }
@@ -152,17 +155,20 @@ where
     let mut connection = pin!(builder.serve_connection(io, service));
     let mut told = false;
     poll_fn(|cx| {
-        let leave = match local.stage() {
-            Stage::Serving => false,
-            Stage::Draining => client.activity.has_served(), // a new one may still send its first request
-            Stage::Closing | Stage::Cut => true,
-        };
-        if leave && !told {
+        loop {
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                return Poll::Ready(ended.map_err(|error| reason(&error)));
+            }
+            let leave = match local.stage() {
+                Stage::Serving => false,
+                Stage::Draining => client.activity.has_served(), // a new one may still send its first request
+                Stage::Closing | Stage::Cut => true,
+            };
+            if told || !leave {
+                break;
+            }
             told = true;
             connection.as_mut().graceful_shutdown();
-        }
-        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-            return Poll::Ready(ended.map_err(|error| reason(&error)));
         }
         match client.poll_overdue(&local, &watch, cx) {
             Poll::Ready("idle") if !told => {

@@ -174,3 +174,16 @@ fn closing_ends_idle_connections_at_once() {
         check("closing", time, Duration::ZERO);
     });
 }
+
+#[test]
+fn a_first_request_that_comes_while_all_close_is_answered() {
+    run(|local| async move {
+        let mut client = connect(&local);
+        tokio::task::yield_now().await;
+        local.enter(Stage::Closing);
+        let (_, got) = patience(&mut client, b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        let got = String::from_utf8_lossy(&got);
+        assert!(got.starts_with("HTTP/1.1 503 "), "{got:?}");
+        assert!(got.contains("connection: close"), "{got:?}");
+    });
+}
