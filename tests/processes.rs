@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::{Value, json};
 use sidestep_control::local::kinds::{self, Kind};
@@ -16,6 +15,8 @@ use sidestep_control::local::logs::{Part, PodLogs};
 use sidestep_control::local::podstatus::condition_is_true;
 use sidestep_control::local::store::{self, Deletion, HISTORY, Object, Store};
 use sidestep_control::local::workloads::Workloads;
+
+use crate::support::machine::ended;
 
 /// Says to [`played_role`] what this binary is to be.
 const ROLE: &str = "SIDESTEP_TEST_ROLE";
@@ -100,22 +101,6 @@ fn be_server() {
             return;
         }
     }
-}
-
-/// Waits until a process has ended, whoever its parent is.
-async fn ended(process: OwnedFd) {
-    let wait = move || {
-        let limit = Timespec {
-            tv_sec: 10,
-            tv_nsec: 0,
-        };
-        poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&limit)).unwrap()
-    };
-    assert_eq!(
-        tokio::task::spawn_blocking(wait).await.unwrap(),
-        1,
-        "the process still runs"
-    );
 }
 
 fn watch(pid: i32) -> OwnedFd {

@@ -5,6 +5,8 @@ mod commands;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod journeys;
+#[cfg(test)]
 mod manifests;
 #[cfg(test)]
 mod processes;
