@@ -85,9 +85,9 @@ pub(crate) async fn accept(
         let listener = tokio::net::TcpListener::from_std(listener)?;
         loops.spawn(Arc::clone(&desk).keep(listener, stage.clone()));
     }
-    // Every loop hands back its listener, so that all close together, here.
-    let ended: Vec<_> = loops.join_all().await;
-    drop(ended);
+    for listener in loops.join_all().await {
+        desk.close(listener?).await;
+    }
     Ok(())
 }
 
@@ -115,9 +115,7 @@ impl Desk {
                 Err(error) => pause_after(&error).await,
             }
         }
-        let listener = listener.into_std()?;
-        self.empty(&listener).await;
-        Ok(listener)
+        listener.into_std()
     }
 
     /// Accepts one connection once there is room. Cancel safe.
@@ -131,16 +129,18 @@ impl Desk {
         Ok((stream.into_std()?, address, permit))
     }
 
-    /// Takes what has connected before the end, as far as there is room. Asks the system itself: the runtime may not have heard
-    /// yet of what is in the queue.
-    async fn empty(&self, listener: &TcpListener) {
+    /// Takes what has connected before the end, as far as there is room, and closes: nothing stands between the look that found the
+    /// queue empty and the close, which resets what has connected meanwhile. Asks the system itself: the runtime may not have
+    /// heard yet of what is in the queue.
+    async fn close(&self, listener: TcpListener) {
         while let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
             match listener.accept() {
                 Ok((stream, address)) => self.hand_over(stream, address, permit).await,
                 Err(error) if is_of_one_connection(&error) => {}
-                Err(_) => return,
+                Err(_) => break,
             }
         }
+        drop(listener);
     }
 
     async fn hand_over(
