@@ -34,6 +34,10 @@ use crate::settings::{AccessLog, ServiceName};
 /// Rollouts looked at side by side: each waits for the API server most of the time.
 const CONTROLLER_WORKERS: NonZeroUsize = NonZeroUsize::new(16).expect("16 is above 0");
 
+/// How long clients are asked to go before idle connections are closed: 1 s. Nobody in front of us has to learn that we are going,
+/// but a client may send its next request in the moment in which its connection is closed (6 of 64 at once, under load).
+const GRACE: Duration = Duration::from_secs(1);
+
 /// What one machine is made of. Everything is usable; a port in use is found when it is bound.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -294,8 +298,7 @@ fn proxy_config(settings: &Settings) -> sidestep_proxy::Config {
         config.workers = workers;
     }
     config.names_versions = true;
-    // Nobody in front of us has to learn that we are going.
-    config.drain.grace = Duration::ZERO;
+    config.drain.grace = GRACE;
     config.access_log = match &settings.access_log {
         None => config::AccessLog::Off,
         Some(AccessLog::Stdout) => config::AccessLog::Stdout,
