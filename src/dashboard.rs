@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use crate::client::Session;
 use crate::commands::promote::Reach;
 use crate::commands::rollouts::Rollouts;
-use crate::commands::{abort, failure, pause, promote, retry};
+use crate::commands::{abort, failure, pause, promote, restart, retry};
 use crate::rates::Rates;
 use board::Board;
 
@@ -218,6 +218,9 @@ async fn act(
         "retry" => retry::retry(&rollouts, &name)
             .await
             .map(|name| format!("rollout '{name}' retried")),
+        "restart" => restart::restart(&rollouts, &name, crate::commands::now())
+            .await
+            .map(|_| format!("rollout '{name}' restarts")),
         other => return (StatusCode::NOT_FOUND, format!("no action {other}\n")).into_response(),
     };
     match done {

@@ -73,7 +73,7 @@ function card(rollout) {
     const fresh = document.getElementById("rollout").content.firstElementChild.cloneNode(true);
     fresh.querySelector("h2").textContent = key;
     const actions = fresh.querySelector(".actions");
-    for (const [action, label] of [["promote", "Promote"], ["promote-full", "Promote full"], ["pause", "Pause"], ["abort", "Abort"], ["retry", "Retry"]]) {
+    for (const [action, label] of [["promote", "Promote"], ["promote-full", "Promote full"], ["pause", "Pause"], ["abort", "Abort"], ["retry", "Retry"], ["restart", "Restart"]]) {
       const button = document.createElement("button");
       button.textContent = label;
       button.dataset.action = action;
