@@ -1,7 +1,8 @@
 //! The kinds' drivers, wired to watches and a queue.
 //!
 //! Watches feed caches; a change puts the keys it concerns into the queue, and so does a proxy that has something new to say; workers
-//! take keys off it, each key by one worker at a time. Everything ends, joined, when the token is cancelled.
+//! take keys off it, each key by one worker at a time. AnalysisRuns, which wait for the answers of others, have a queue and workers of
+//! their own: an abort never waits behind a slow measurement. Everything ends, joined, when the token is cancelled.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -15,7 +16,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use self::queue::{Outcome, Queue};
+use self::queue::{Lanes, Outcome, Queue};
 use crate::fleet::state::Wake;
 use crate::fleet::{self, Fleet};
 use crate::metrics::Metrics;
@@ -28,6 +29,9 @@ pub mod queue;
 /// Longest look at one key: a hundred writes at the speed of a slow API server. What takes longer hangs, and is tried again.
 const LOOK_LIMIT: Duration = Duration::from_secs(60);
 
+/// AnalysisRuns looked at side by side. Such a look mostly waits; up to 16 metrics of each are asked at once.
+const RUN_WORKERS: usize = 32;
+
 /// What the controller is told. Already valid.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -35,7 +39,7 @@ pub struct Config {
     pub namespace: Option<String>,
     /// Where the proxies are found.
     pub fleet: fleet::Config,
-    /// Keys looked at side by side.
+    /// Keys looked at side by side, AnalysisRuns aside.
     pub workers: NonZeroUsize,
 }
 
@@ -51,7 +55,7 @@ pub struct Controller {
 impl Controller {
     /// A controller that works through `client`.
     pub fn new(client: Client, config: Config) -> Self {
-        let keys: Keys = Arc::new(Queue::default());
+        let keys: Keys = Arc::new(Lanes::default());
         let objects = Objects::new(&keys);
         let fleet = Fleet::new(on_fleet(&keys, &objects));
         let (events, sender) = Events::new();
@@ -101,13 +105,20 @@ impl Controller {
             .is_some()
         {
             info!("controller ready");
-            for _ in 0..config.workers.get() {
-                let worker = Worker {
-                    context: Arc::clone(&context),
-                    keys: Arc::clone(&keys),
-                    metrics: Arc::clone(&metrics),
-                };
-                tasks.spawn(worker.run(cancel.clone()));
+            let lanes: [(Lane, usize); 2] = [
+                (|keys| &keys.quick, config.workers.get()),
+                (|keys| &keys.slow, RUN_WORKERS),
+            ];
+            for (lane, count) in lanes {
+                for _ in 0..count {
+                    let worker = Worker {
+                        context: Arc::clone(&context),
+                        keys: Arc::clone(&keys),
+                        lane,
+                        metrics: Arc::clone(&metrics),
+                    };
+                    tasks.spawn(worker.run(cancel.clone()));
+                }
             }
         }
         while let Some(ended) = tasks.join_next().await {
@@ -128,18 +139,23 @@ impl fmt::Debug for Controller {
     }
 }
 
+/// Where a worker takes its keys from.
+type Lane = fn(&Lanes<Key>) -> &Queue<Key>;
+
 struct Worker {
     context: Arc<Context>,
     keys: Keys,
+    lane: Lane,
     metrics: Arc<Metrics>,
 }
 
 impl Worker {
     async fn run(self, cancel: CancellationToken) {
         // A look that has begun is finished: what it has written is safe at any point, but its status tells the rest.
-        while let Some(key) = cancel.run_until_cancelled(self.keys.next()).await {
+        let queue = (self.lane)(&self.keys);
+        while let Some(key) = cancel.run_until_cancelled(queue.next()).await {
             let outcome = self.look(&key).await;
-            self.keys.finish(&key, outcome);
+            queue.finish(&key, outcome);
         }
     }
 

@@ -23,6 +23,20 @@ pub struct Queue<K> {
     changed: Notify,
 }
 
+/// Two queues, so that keys whose looks wait for the answers of others never stand before those whose looks do not.
+pub struct Lanes<K> {
+    /// Keys whose looks are short.
+    pub quick: Queue<K>,
+    /// Keys whose looks may take minutes.
+    pub slow: Queue<K>,
+}
+
+/// A key that knows its lane.
+pub trait Laned {
+    /// Whether a look at it waits for the answers of others.
+    fn is_slow(&self) -> bool;
+}
+
 /// What is known of one key.
 #[derive(Clone, Copy, Debug, Default)]
 struct Entry {
@@ -52,6 +66,27 @@ impl<K> Default for Queue<K> {
             entries: Mutex::default(),
             changed: Notify::new(),
         }
+    }
+}
+
+impl<K> Default for Lanes<K> {
+    fn default() -> Self {
+        Self {
+            quick: Queue::default(),
+            slow: Queue::default(),
+        }
+    }
+}
+
+impl<K: Laned + Clone + Eq + Hash> Lanes<K> {
+    /// Something about the key has changed: see [`Queue::add`].
+    pub fn add(&self, key: K) {
+        let lane = if key.is_slow() {
+            &self.slow
+        } else {
+            &self.quick
+        };
+        lane.add(key);
     }
 }
 
@@ -145,6 +180,15 @@ impl<K: fmt::Debug> fmt::Debug for Queue<K> {
     }
 }
 
+impl<K: fmt::Debug> fmt::Debug for Lanes<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lanes")
+            .field("quick", &self.quick)
+            .field("slow", &self.slow)
+            .finish()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use futures::FutureExt;
@@ -222,6 +266,32 @@ mod tests {
         due(&queue);
         queue.finish(&"a", Outcome::Done);
         assert!(queue.entries().is_empty());
+    }
+
+    impl Laned for &'static str {
+        fn is_slow(&self) -> bool {
+            self.starts_with("run")
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn quick_keys_never_wait_behind_slow_ones() {
+        let lanes = Lanes::default();
+        for key in ["run-1", "run-2", "run-3"] {
+            lanes.add(key);
+            advance(1).await;
+        }
+        assert_eq!(
+            due(&lanes.quick),
+            None,
+            "slow keys have workers of their own"
+        );
+        assert_eq!(due(&lanes.slow), Some("run-1")); // and all of those are busy now
+        advance(60_000).await;
+        lanes.add("rollout");
+        assert_eq!(due(&lanes.quick), Some("rollout"));
+        lanes.slow.finish(&"run-1", Outcome::Done);
+        assert_eq!(due(&lanes.slow), Some("run-2"));
     }
 
     #[tokio::test(start_paused = true)]

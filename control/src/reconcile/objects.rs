@@ -17,7 +17,7 @@ use crate::api::{
     AnalysisRun, AnalysisTemplate, ClusterAnalysisTemplate, ReplicaSet, Rollout, Split, labels,
 };
 use crate::cache::{Cache, Change, Listener, feed, scoped};
-use crate::controller::queue::Queue;
+use crate::controller::queue::{Laned, Lanes};
 
 /// What is looked at by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -88,7 +88,13 @@ pub struct Objects {
 }
 
 /// The keys to look at.
-pub type Keys = Arc<Queue<Key>>;
+pub type Keys = Arc<Lanes<Key>>;
+
+impl Laned for Key {
+    fn is_slow(&self) -> bool {
+        matches!(self, Self::AnalysisRun(_))
+    }
+}
 
 impl Objects {
     /// Empty caches that put what a change concerns into `keys`.
@@ -324,7 +330,7 @@ fn on_deployment(keys: &Keys, rollouts: &Cache<Rollout>) -> Listener<Deployment>
     })
 }
 
-impl Queue<Key> {
+impl Lanes<Key> {
     fn add_owner(&self, metadata: &ObjectMeta) {
         if let Some(owner) = rollout_of(metadata) {
             let namespace = metadata.namespace.as_deref().unwrap_or_default();
