@@ -43,6 +43,8 @@ pub enum Answer {
     Result(Box<Answered>),
     /// Not yet: ask again then.
     Later(Timestamp),
+    /// Not yet, and nobody knows when: look again then. A look in vain leaves no trace.
+    Waiting(Timestamp),
 }
 
 /// A result.
@@ -65,6 +67,15 @@ impl PartialEq for Answered {
             && self.metadata == other.metadata
             && self.doubt == other.doubt
     }
+}
+
+/// What a provider's answer is to the run that asked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measured {
+    /// The measurement that the run records. It carries no time of its end: whoever records it knows.
+    pub measurement: Measurement,
+    /// When to look again, where the measurement does not say so.
+    pub again: Option<Timestamp>,
 }
 
 /// Whoever can answer. Dropping the future gives the question up and leaves nothing behind.
@@ -117,35 +128,49 @@ fn unsupported(name: &str) -> String {
     format!("provider {name} is not supported; there are web and plugin.\"{PLUGIN}\"",)
 }
 
-/// Asks a metric's provider and judges the answer: the measurement that a run records.
+/// Asks a metric's provider and judges the answer.
 ///
-/// `open` is the measurement in flight that is gone on with, if one is. It carries no time of its end: whoever records it knows.
-/// Dropping the future gives the measurement up.
+/// `open` is the measurement in flight that is gone on with, if one is. Dropping the future gives the measurement up.
 pub async fn measure(
     providers: &Providers,
     run: &AnalysisRun,
     metric: &Metric,
     open: Option<&Measurement>,
     now: Timestamp,
-) -> Measurement {
+) -> Measured {
+    noted(metric, asked(providers, run, metric, now).await, open, now)
+}
+
+fn noted(
+    metric: &Metric,
+    answer: Result<Answer, String>,
+    open: Option<&Measurement>,
+    now: Timestamp,
+) -> Measured {
     let started = open.and_then(|open| open.started_at.clone());
     let measurement = Measurement {
         started_at: started.or(Some(Time(now))),
         ..Measurement::default()
     };
-    match asked(providers, run, metric, now).await {
-        Ok(Answer::Later(at)) => Measurement {
-            phase: Phase::Running.as_str().to_owned(),
-            resume_at: Some(Time(whole_seconds(at))),
-            ..measurement
-        },
-        Ok(Answer::Result(answered)) => judged(metric, *answered, measurement),
-        Err(message) => Measurement {
-            phase: Phase::Error.as_str().to_owned(),
-            message: Some(message),
-            ..measurement
-        },
-    }
+    let running = |at| Measurement {
+        phase: Phase::Running.as_str().to_owned(),
+        resume_at: Some(Time(whole_seconds(at))),
+        ..measurement.clone()
+    };
+    let (measurement, again) = match answer {
+        Ok(Answer::Later(at)) => (running(at), None),
+        Ok(Answer::Waiting(at)) => (open.cloned().unwrap_or_else(|| running(at)), Some(at)),
+        Ok(Answer::Result(answered)) => (judged(metric, *answered, measurement), None),
+        Err(message) => {
+            let failed = Measurement {
+                phase: Phase::Error.as_str().to_owned(),
+                message: Some(message),
+                ..measurement
+            };
+            (failed, None)
+        }
+    };
+    Measured { measurement, again }
 }
 
 async fn asked(
@@ -191,5 +216,26 @@ fn judged(metric: &Metric, answered: Answered, measurement: Measurement) -> Meas
         value: Some(value.to_json().to_string()),
         metadata,
         ..measurement
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_measurement_that_waits_for_what_nobody_knows_stays_as_it_was() {
+        let time = |seconds: i64| Timestamp::from_second(1_800_000_000 + seconds).unwrap();
+        let look = |open: Option<&Measurement>, now: i64| {
+            let answer = Ok(Answer::Waiting(time(now + 1)));
+            noted(&Metric::default(), answer, open, time(now))
+        };
+        let first = look(None, 0);
+        assert_eq!(first.measurement.resume_at, Some(Time(time(1))));
+        for now in 1..10 {
+            let next = look(Some(&first.measurement), now);
+            assert_eq!(next.measurement, first.measurement);
+            assert_eq!(next.again, Some(time(now + 1)));
+        }
     }
 }

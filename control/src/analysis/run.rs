@@ -7,6 +7,8 @@ mod assess;
 mod plan;
 mod record;
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -65,6 +67,8 @@ pub struct Finished {
     pub metric: String,
     /// The measurement: ended, or still in flight. `None`: it was given up and leaves nothing behind.
     pub measurement: Option<Measurement>,
+    /// When to look again at one in flight; `None`: when it says so itself.
+    pub again: Option<Timestamp>,
 }
 
 /// Something people should know.
@@ -95,12 +99,16 @@ pub fn step(
     };
     let mut status = status.clone();
     status.started_at.get_or_insert(Time(now));
+    let polls: Polls = finished
+        .iter()
+        .filter_map(|answer| Some((answer.metric.clone(), answer.again?)))
+        .collect();
     for answer in finished {
         record::record(&plan, &mut status, answer, now);
     }
     let mut events = assess::metrics(&plan, &mut status);
     events.extend(assess::run(&plan, &mut status, now));
-    let (due, again) = due(&plan, &status, now);
+    let (due, again) = due(&plan, &status, &polls, now);
     Move {
         due,
         status,
@@ -158,7 +166,15 @@ enum Next {
     Never,
 }
 
-fn due(plan: &Plan, status: &AnalysisRunStatus, now: Timestamp) -> (Vec<Due>, Option<Timestamp>) {
+/// When to look again at measurements in flight that have just been looked at in vain.
+type Polls = BTreeMap<String, Timestamp>;
+
+fn due(
+    plan: &Plan,
+    status: &AnalysisRunStatus,
+    polls: &Polls,
+    now: Timestamp,
+) -> (Vec<Due>, Option<Timestamp>) {
     let mut due = Vec::new();
     let mut again: Option<Timestamp> = None;
     if Phase::read(&status.phase).is_completed() {
@@ -177,6 +193,7 @@ fn due(plan: &Plan, status: &AnalysisRunStatus, now: Timestamp) -> (Vec<Due>, Op
         ) {
             Next::Never => continue,
             Next::At(at) => at,
+            Next::Now(Ask::Resume(_)) if polls.contains_key(&asked.name) => polls[&asked.name],
             Next::Now(ask) => {
                 due.push(Due {
                     metric: asked.name.clone(),

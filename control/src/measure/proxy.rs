@@ -97,7 +97,7 @@ impl Proxy {
         let split = self.split(namespace, name).await?;
         let own = rollout.filter(|rollout| *rollout == name);
         let Some(verified) = self.verified(namespace, own, &split).await? else {
-            return Ok(Answer::Later(later(question.now, UNVERIFIED)));
+            return Ok(Answer::Waiting(later(question.now, UNVERIFIED)));
         };
         let since = [began(&question), verified, last_end(&question)]
             .into_iter()

@@ -293,7 +293,7 @@ mod tests {
         let web = web();
         match web.ask(question).await? {
             Answer::Result(answered) => Ok(answered.value.to_json()),
-            Answer::Later(_) => panic!("the web provider answers at once"),
+            Answer::Later(_) | Answer::Waiting(_) => panic!("the web provider answers at once"),
         }
     }
 

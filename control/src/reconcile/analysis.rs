@@ -102,6 +102,7 @@ async fn answer(context: &Context, run: &AnalysisRun, values: &Values, due: Due)
             return Finished {
                 metric: due.metric,
                 measurement: None,
+                again: None,
             };
         }
     };
@@ -113,16 +114,19 @@ async fn answer(context: &Context, run: &AnalysisRun, values: &Values, due: Due)
     let metric = metric
         .filter_map(Result::ok)
         .find(|metric| metric.name == due.metric);
-    let measurement = match metric {
+    let (measurement, again) = match metric {
         Some(metric) => {
             let begun = now();
-            Some(measure::measure(&context.providers, run, &metric, open.as_ref(), begun).await)
+            let measured =
+                measure::measure(&context.providers, run, &metric, open.as_ref(), begun).await;
+            (Some(measured.measurement), measured.again)
         }
-        None => open,
+        None => (open, None),
     };
     Finished {
         metric: due.metric,
         measurement: measurement.map(|measurement| masked(values, measurement)),
+        again,
     }
 }
 

@@ -17,6 +17,7 @@ pub(super) fn record(
     let Finished {
         metric,
         measurement,
+        again: _,
     } = answer;
     let Some(asked) = plan.metrics.iter().find(|asked| asked.name == metric) else {
         return;

@@ -81,6 +81,7 @@ fn play(spec: &AnalysisRunSpec, scripts: &[(&str, &str)], until: i64) -> Played 
             finished.push(Finished {
                 metric: due.metric,
                 measurement: letter.map(|letter| answer(letter, now)),
+                again: None,
             });
         }
         if finished.is_empty() {
@@ -259,6 +260,7 @@ fn a_measurements_message_stands_in_the_runs() {
             message: Some("no route".to_owned()),
             ..answer('E', time(0))
         }),
+        again: None,
     }];
     let status = step(&run, &AnalysisRunStatus::default(), finished, time(0)).status;
     assert_eq!(
@@ -329,6 +331,7 @@ fn a_measurement_in_flight_is_resumed_in_time_and_given_up_at_the_end() {
         vec![Finished {
             metric: "m".to_owned(),
             measurement,
+            again: None,
         }]
     };
     let begun = step(
@@ -468,5 +471,37 @@ proptest! {
         prop_assert!(again.due.is_empty() && again.events.is_empty());
         let result = &played.status.metric_results[0];
         prop_assert_eq!(result.count, result.successful + result.failed + result.inconclusive);
+    }
+}
+
+#[test]
+fn a_look_in_vain_leaves_no_trace_and_is_repeated_when_the_provider_said() {
+    let run = spec(json!({"metrics": [metric("m", json!({}))]}));
+    let open = Measurement {
+        phase: "Running".to_owned(),
+        started_at: Some(Time(time(0))),
+        resume_at: Some(Time(time(1))),
+        ..Measurement::default()
+    };
+    let looked = |status: &AnalysisRunStatus, at: i64| {
+        let finished = Finished {
+            metric: "m".to_owned(),
+            measurement: Some(open.clone()),
+            again: Some(time(at + 1)),
+        };
+        step(&run, status, vec![finished], time(at))
+    };
+    let begun = looked(&AnalysisRunStatus::default(), 0);
+    assert_eq!((begun.due.len(), begun.again), (0, Some(time(1))));
+    for at in 1..60 {
+        let due = step(&run, &begun.status, Vec::new(), time(at));
+        assert_eq!(due.due[0].ask, Ask::Resume(open.clone()), "{at}");
+        let after = looked(&due.status, at);
+        assert_eq!(after.status, begun.status, "{at}");
+        assert_eq!(
+            (after.due.len(), after.again),
+            (0, Some(time(at + 1))),
+            "{at}"
+        );
     }
 }
