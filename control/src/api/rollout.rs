@@ -366,6 +366,12 @@ pub struct ProxyRouting {
     /// What becomes of a share that a version cannot carry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<super::split::Fallback>,
+    /// How long a revision that no proxy serves any more may go on with the requests it has, a Go duration; absent means `300s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_timeout: Option<String>,
+    /// The fleet of proxies that serves it; absent means `default`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<String>,
 }
 
 /// The name of our block in `trafficRouting.plugins` and `provider.plugin`.

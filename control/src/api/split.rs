@@ -9,6 +9,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time}
 use kube::CustomResource;
 use serde::{Deserialize, Serialize};
 
+/// The fleet of a Split that names none.
+pub const DEFAULT_FLEET: &str = "default";
+
 /// What a Split asks of the proxies.
 #[derive(Clone, Debug, Default, PartialEq, CustomResource, Serialize, Deserialize)]
 #[kube(

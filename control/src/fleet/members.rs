@@ -7,8 +7,8 @@ use std::sync::Arc;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use crate::api::labels;
+use crate::api::split::DEFAULT_FLEET;
 use crate::routing::endpoints::{Proxies, Slices, owner};
-use crate::routing::split::DEFAULT_FLEET;
 
 /// The name of the port that a proxy answers the controller on.
 const PORT: &str = "admin";

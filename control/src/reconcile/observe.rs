@@ -17,14 +17,14 @@ use crate::analysis::build::Role;
 use crate::analysis::template::Templates;
 use crate::api::analysis::{AnalysisTemplateSpec, MetricResult};
 use crate::api::rollout::{RolloutSpec, TemplateRef, WorkloadRef};
-use crate::api::split::Memory;
+use crate::api::split::{DEFAULT_FLEET, Memory};
 use crate::api::{AnalysisRun, ReplicaSet, Rollout, Split, labels};
 use crate::rollout::observed::{
     self, Failure, Metadata, Observed, Revision, Run, RunPhase, WrittenSplit,
 };
 use crate::rollout::plan::{References, Workload};
 use crate::routing::govern::Governed;
-use crate::routing::split::{DEFAULT_FLEET, RawSplit, read};
+use crate::routing::split::{RawSplit, read};
 
 /// A Rollout and what belongs to it, as one moment's caches show it.
 #[derive(Clone, Debug)]

@@ -185,6 +185,10 @@ pub struct Routing {
     pub services: Vec<String>,
     /// What becomes of a share that a version cannot carry.
     pub fallback: Option<Fallback>,
+    /// Seconds a revision that no proxy serves any more may go on with the requests it has.
+    pub drain_timeout: i64,
+    /// The fleet of proxies that serves the Split; none means `default`.
+    pub fleet: Option<String>,
     /// What a weight is a part of.
     pub whole: i32,
     /// Least pods of a ReplicaSet that has any.

@@ -202,9 +202,9 @@ fn wait_for_deadline(turn: &mut Turn<'_>, set: &Revision, deadline: Timestamp) {
 
 /// Whether nothing is sent to a revision any more: every proxy serves a table without it, and it is idle or has had its time.
 fn may_leave(turn: &mut Turn<'_>, set: &Revision) -> bool {
-    if turn.routing().is_none() {
+    let Some(routing) = turn.routing() else {
         return true;
-    }
+    };
     let Some(since) = turn.next.memory.left.get(&set.hash).map(|since| since.0) else {
         let missing = traffic::missing(turn);
         turn.wait_after(
@@ -221,7 +221,7 @@ fn may_leave(turn: &mut Turn<'_>, set: &Revision) -> bool {
         .get(&set.hash)
         .copied()
         .unwrap_or(0);
-    let until = time::after(since, DRAIN_TIMEOUT_SECONDS);
+    let until = time::after(since, routing.drain_timeout);
     if in_flight == 0 || until <= turn.now {
         return true;
     }
@@ -330,6 +330,3 @@ fn is_referenced(turn: &Turn<'_>, set: &Revision) -> bool {
         .map(super::observed::Service::hash);
     weighted.any(|weighted| weighted == hash) || selected.any(|selected| selected == hash)
 }
-
-/// How long a revision that no proxy serves any more may go on with the requests it has: 300 s (data-plane rules, section 4).
-const DRAIN_TIMEOUT_SECONDS: i64 = 300;

@@ -186,7 +186,7 @@ fn split(
         versions,
         rules: rules(turn, routing, canary, listed),
         fallback: routing.fallback,
-        fleet: None,
+        fleet: routing.fleet.clone(),
     }
 }
 
@@ -261,6 +261,12 @@ fn write(turn: &mut Turn<'_>, wanted: &Split) {
     turn.settled = written == Some(wanted) && turn.observed.fleet.acknowledges();
     if written == Some(wanted) {
         return;
+    }
+    let fleet = |split: &Split| split.fleet.clone();
+    if written.map(fleet) != Some(fleet(wanted)) {
+        // What another fleet has acknowledged says nothing of this one.
+        forget_verification(turn);
+        turn.next.memory.left.clear();
     }
     if written.map(shares) != Some(shares(wanted)) {
         forget_verification(turn);

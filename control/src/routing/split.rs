@@ -11,10 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::api::Split;
-use crate::api::split::{SplitRule, SplitSpec};
-
-/// The fleet of a Split that names none.
-pub const DEFAULT_FLEET: &str = "default";
+use crate::api::split::{DEFAULT_FLEET, SplitRule, SplitSpec};
 
 /// A Split with its spec unread.
 #[derive(Clone, Debug, Default, PartialEq, Resource, Deserialize)]

@@ -8,10 +8,12 @@ use super::{
     AbortDelay, Amount, Background, Canary, CanaryScale, PauseFor, Routing, Step, Threshold,
 };
 use crate::analysis::duration;
+use crate::api::labels;
 use crate::api::rollout::{
     CanaryStep, CanaryStrategy, PLUGIN, PauseStep, ProxyRouting, ReplicaProgressThreshold,
     RolloutSpec, SetCanaryScale, TrafficRouting,
 };
+use crate::api::split::DEFAULT_FLEET;
 use crate::rollout::hash;
 
 pub(super) fn parse(spec: &RolloutSpec, complaints: &mut Complaints) -> Option<Canary> {
@@ -217,6 +219,8 @@ fn parse_routing(
 ) -> Routing {
     let whole = parse_whole(routing, complaints);
     let block = parse_block(routing, complaints);
+    let drain_timeout = parse_drain_timeout(block.drain_timeout.as_deref(), complaints);
+    let fleet = parse_fleet(block.fleet.as_deref(), complaints);
     let stable = || named(canary.stable_service.as_ref()).into_iter().collect();
     let delay = canary.scale_down_delay_seconds;
     let limit = canary.scale_down_delay_revision_limit;
@@ -227,6 +231,8 @@ fn parse_routing(
             block.services
         },
         fallback: block.fallback,
+        drain_timeout,
+        fleet,
         whole,
         min_pods: canary.min_pods_per_replica_set.unwrap_or(1),
         scale_down_delay: delay.map_or(30, |seconds| i64::from(seconds.max(0))),
@@ -262,15 +268,57 @@ fn parse_block(routing: &TrafficRouting, complaints: &mut Complaints) -> ProxyRo
             .and_then(|plugins| plugins.get(PLUGIN))
             .cloned()
             .unwrap_or_default();
-        let field = format!("spec.strategy.canary.trafficRouting.plugins[{PLUGIN}]");
         complaints.value(
-            field,
+            block_field(),
             written,
-            "must be {services: [NAME…], fallback: redistribute|refuse}",
+            "must be {services: [NAME…], fallback: redistribute|refuse, drainTimeout: DURATION, fleet: NAME}",
         );
         ProxyRouting::default()
     })
 }
+
+fn block_field() -> String {
+    format!("spec.strategy.canary.trafficRouting.plugins[{PLUGIN}]")
+}
+
+/// Whole seconds, rounded up; what cannot be read counts as the default.
+fn parse_drain_timeout(written: Option<&str>, complaints: &mut Complaints) -> i64 {
+    let Some(written) = written else {
+        return DRAIN_TIMEOUT_SECONDS;
+    };
+    let parsed = duration::parse(written);
+    if let Some(length) = parsed.ok().filter(|length| !length.is_negative()) {
+        return length.as_secs() + i64::from(length.subsec_nanos() > 0);
+    }
+    complaints.text(
+        format!("{}.drainTimeout", block_field()),
+        written,
+        "must be a duration of 0s or more, such as \"300s\" or \"5m\"",
+    );
+    DRAIN_TIMEOUT_SECONDS
+}
+
+/// A fleet is named by a label's value.
+fn parse_fleet(written: Option<&str>, complaints: &mut Complaints) -> Option<String> {
+    let written = written?;
+    if !is_label_value(written) {
+        let detail = format!(
+            "must be the value of the label {} on the Service that lists the fleet's proxies; leave it out to mean {DEFAULT_FLEET:?}",
+            labels::FLEET
+        );
+        complaints.text(format!("{}.fleet", block_field()), written, detail);
+    }
+    Some(written.to_owned()).filter(|fleet| fleet != DEFAULT_FLEET)
+}
+
+fn is_label_value(text: &str) -> bool {
+    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let outer = |c: char| c.is_ascii_alphanumeric();
+    text.len() <= 63 && text.chars().all(inner) && text.starts_with(outer) && text.ends_with(outer)
+}
+
+/// 300 s (data-plane rules, section 4).
+const DRAIN_TIMEOUT_SECONDS: i64 = 300;
 
 fn parse_threshold(
     threshold: &ReplicaProgressThreshold,

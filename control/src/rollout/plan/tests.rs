@@ -213,9 +213,49 @@ fn services_and_routing() {
             &json!({"trafficRouting": {"plugins": {"sidestep/proxy": {"sticky": true}}}, "stableService": "s"}),
         ),
         &[
-            r#"spec.strategy.canary.trafficRouting.plugins[sidestep/proxy]: Invalid value: {"sticky":true}: must be {services: [NAME…], fallback: redistribute|refuse}"#,
+            r#"spec.strategy.canary.trafficRouting.plugins[sidestep/proxy]: Invalid value: {"sticky":true}: must be {services: [NAME…], fallback: redistribute|refuse, drainTimeout: DURATION, fleet: NAME}"#,
         ],
     );
+}
+
+#[test]
+fn our_block_is_read_or_refused_by_field() {
+    let block = |block: Value| {
+        canary(
+            &json!({"trafficRouting": {"plugins": {"sidestep/proxy": block}}, "stableService": "s"}),
+        )
+    };
+    for timeout in ["-1s", "300", "soon", ""] {
+        let text = format!(
+            r#"spec.strategy.canary.trafficRouting.plugins[sidestep/proxy].drainTimeout: Invalid value: "{timeout}": must be a duration of 0s or more, such as "300s" or "5m""#
+        );
+        check(&block(json!({"drainTimeout": timeout})), &[&text]);
+    }
+    let long = "x".repeat(64);
+    for fleet in ["", "-edge", "a b", long.as_str()] {
+        let text = format!(
+            r#"spec.strategy.canary.trafficRouting.plugins[sidestep/proxy].fleet: Invalid value: "{fleet}": must be the value of the label sidestep.dev/fleet on the Service that lists the fleet's proxies; leave it out to mean "default""#
+        );
+        check(&block(json!({"fleet": fleet})), &[&text]);
+    }
+    let read = |written: Value, timeout: i64, fleet: Option<&str>| {
+        let mut model = super::super::tests::Model::routed(1, &json!([]));
+        model.edit(|spec| {
+            spec["strategy"]["canary"]["trafficRouting"]["plugins"]["sidestep/proxy"] = written;
+        });
+        let routing = model.plan().unwrap().canary.routing.unwrap();
+        assert_eq!(
+            (routing.drain_timeout, routing.fleet.as_deref()),
+            (timeout, fleet)
+        );
+    };
+    read(json!({}), 300, None);
+    read(
+        json!({"drainTimeout": "1m30.5s", "fleet": "edge"}),
+        91,
+        Some("edge"),
+    );
+    read(json!({"drainTimeout": "0", "fleet": "default"}), 0, None);
 }
 
 #[test]

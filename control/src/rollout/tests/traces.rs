@@ -674,6 +674,51 @@ fn drain_has_a_limit() {
 }
 
 #[test]
+fn drain_has_the_limit_that_is_asked_for() {
+    let mut model = Model::routed(5, &json!([{"setWeight": 50}]));
+    ours(&mut model, json!({"drainTimeout": "60s"}));
+    let mut model = model.deployed();
+    model.image("2");
+    model.run_ready();
+    model.in_flight.insert(model.set("1").hash.clone(), 1);
+    model.wait(59);
+    model.run();
+    assert_eq!(model.set("1").wanted, 5);
+    model.wait(2);
+    model.run();
+    assert_eq!(model.set("1").wanted, 0);
+}
+
+#[test]
+fn another_fleet_has_to_acknowledge_anew() {
+    let mut model = Model::routed(5, &pause_at(&[20])).deployed();
+    model.image("2");
+    model.run_ready();
+    let verified = |model: &Model| model.status.canary.weights.as_ref().unwrap().verified;
+    assert_eq!(verified(&model), Some(true));
+    model.prompt = false;
+    ours(&mut model, json!({"fleet": "edge"}));
+    model.run();
+    let written = model.split.clone().unwrap();
+    assert_eq!(written.split.fleet.as_deref(), Some("edge"));
+    assert_eq!(
+        (verified(&model), model.weights()),
+        (Some(false), Some((20, 80)))
+    );
+    model.prompt = true;
+    model.acknowledge();
+    model.run();
+    assert_eq!(verified(&model), Some(true));
+}
+
+/// Writes our routing block.
+fn ours(model: &mut Model, block: serde_json::Value) {
+    model.edit(|spec| {
+        spec["strategy"]["canary"]["trafficRouting"]["plugins"]["sidestep/proxy"] = block;
+    });
+}
+
+#[test]
 fn a_split_edited_by_hand_is_restored() {
     let mut model = Model::routed(5, &pause_at(&[20])).deployed();
     model.image("2");
