@@ -15,8 +15,9 @@ use tokio::time::{Instant, sleep, timeout};
 use super::load::{Load, Tally};
 use crate::client::Session;
 use crate::commands::live::Live;
+use crate::commands::promote::Reach;
 use crate::commands::rollouts::Rollouts;
-use crate::commands::set_image;
+use crate::commands::{pause, promote, set_image};
 use crate::settings::ContainerImage;
 use crate::view::info::Objects;
 
@@ -26,8 +27,8 @@ pub(super) const NAME: &str = "demo";
 const BAD: &str = "red";
 /// Requests counted at each step: enough that one percentage point is far outside of chance.
 const REQUESTS_PER_STEP: u64 = 5_000;
-/// Longest count; the pauses of the manifests are longer, so that it ends before the weight moves on.
-const MEASURE_MAX: Duration = Duration::from_secs(6);
+/// Time for a step's count before the rollout is held; the pauses of the manifests are longer, so that the weight has not moved on.
+const HOLD_AFTER: Duration = Duration::from_secs(5);
 /// No chapter takes longer, on any machine.
 const CHAPTER_MAX: Duration = Duration::from_secs(60);
 /// How long the load goes on after the verdict, to see whether anything still reaches the bad canary.
@@ -160,7 +161,7 @@ impl Story<'_> {
                 |status| is_paused_at(status, index, weight),
             )
             .await?;
-            let step = self.measure(weight).await;
+            let step = self.measure(weight).await?;
             self.say(format!(
                 "weight {weight}: {} requests, {:.2} % of them answered by yellow",
                 step.requests,
@@ -206,23 +207,34 @@ impl Story<'_> {
         Ok(())
     }
 
-    /// Counts the requests of one step: those sent after the weight was verified and well before the pause ends.
-    async fn measure(&self, weight: i32) -> Step {
+    /// Counts the requests of one step: those sent after the weight was verified and before the pause ends.
+    ///
+    /// On a machine too slow for enough of them in that time, the rollout is held until there are.
+    async fn measure(&self, weight: i32) -> anyhow::Result<Step> {
         let window = self.load.open_window();
-        let enough = async {
-            while self.load.window(window).requests() < REQUESTS_PER_STEP {
-                sleep(LOOK_EVERY).await;
-            }
-        };
-        // A machine too slow for so many tells of fewer: the next step's requests must not be among them.
-        let (Ok(()) | Err(_)) = timeout(MEASURE_MAX, enough).await;
+        if timeout(HOLD_AFTER, self.enough(window)).await.is_err() {
+            let rollouts = Rollouts::of(self.session);
+            pause::pause(&rollouts, NAME).await?;
+            timeout(CHAPTER_MAX, self.enough(window))
+                .await
+                .with_context(|| format!("{REQUESTS_PER_STEP} requests at weight {weight}"))?;
+            self.load.open_window();
+            promote::promote(&rollouts, NAME, Reach::Next).await?;
+        }
         self.load.open_window();
         let tally = self.load.window(window);
-        Step {
+        Ok(Step {
             weight,
             expected: f64::from(weight) / 100.0,
             measured: ratio(tally.of("yellow").requests, tally.requests()),
             requests: tally.requests(),
+        })
+    }
+
+    /// Returns once a window has enough requests.
+    async fn enough(&self, window: usize) {
+        while self.load.window(window).requests() < REQUESTS_PER_STEP {
+            sleep(LOOK_EVERY).await;
         }
     }
 
