@@ -17,7 +17,7 @@ use crate::client::Session;
 use crate::commands::live::Live;
 use crate::commands::promote::Reach;
 use crate::commands::rollouts::Rollouts;
-use crate::commands::{pause, promote, set_image};
+use crate::commands::{promote, set_image};
 use crate::settings::ContainerImage;
 use crate::view::info::Objects;
 
@@ -27,8 +27,8 @@ pub(super) const NAME: &str = "demo";
 const BAD: &str = "red";
 /// Requests counted at each step: enough that one percentage point is far outside of chance.
 const REQUESTS_PER_STEP: u64 = 5_000;
-/// Time for a step's count before the rollout is held; the pauses of the manifests are longer, so that the weight has not moved on.
-const HOLD_AFTER: Duration = Duration::from_secs(5);
+/// Longest count; the pauses of the manifests are longer, so that it ends before the weight moves on.
+const COUNT_MAX: Duration = Duration::from_secs(25);
 /// No chapter takes longer, on any machine.
 const CHAPTER_MAX: Duration = Duration::from_secs(60);
 /// How long the load goes on after the verdict, to see whether anything still reaches the bad canary.
@@ -163,11 +163,12 @@ impl Story<'_> {
             .await?;
             let step = self.measure(weight).await?;
             self.say(format!(
-                "weight {weight}: {} requests, {:.2} % of them answered by yellow",
+                "weight {weight}: {} requests, {:.2} % of them answered by yellow; on to the next step",
                 step.requests,
                 step.measured * 100.0
             ));
             report.steps.push(step);
+            promote::promote(&Rollouts::of(self.session), NAME, Reach::Next).await?;
         }
         self.until("the promotion", is_promoted).await?;
         report.promoted = true;
@@ -208,19 +209,11 @@ impl Story<'_> {
     }
 
     /// Counts the requests of one step: those sent after the weight was verified and before the pause ends.
-    ///
-    /// On a machine too slow for enough of them in that time, the rollout is held until there are.
     async fn measure(&self, weight: i32) -> anyhow::Result<Step> {
         let window = self.load.open_window();
-        if timeout(HOLD_AFTER, self.enough(window)).await.is_err() {
-            let rollouts = Rollouts::of(self.session);
-            pause::pause(&rollouts, NAME).await?;
-            timeout(CHAPTER_MAX, self.enough(window))
-                .await
-                .with_context(|| format!("{REQUESTS_PER_STEP} requests at weight {weight}"))?;
-            self.load.open_window();
-            promote::promote(&rollouts, NAME, Reach::Next).await?;
-        }
+        timeout(COUNT_MAX, self.enough(window))
+            .await
+            .with_context(|| format!("{REQUESTS_PER_STEP} requests at weight {weight}"))?;
         self.load.open_window();
         let tally = self.load.window(window);
         Ok(Step {
