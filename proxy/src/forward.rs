@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, TRAILER};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, request};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
@@ -20,7 +20,7 @@ use crate::config::millis;
 use crate::connection::Client;
 use crate::error::{Again, Error};
 use crate::exchange::Exchange;
-use crate::headers;
+use crate::headers::{self, Fields};
 use crate::live::{Choice, Chosen, EndpointState, LiveTable};
 use crate::sniff::Spoken;
 use crate::table::{Protocol, Target};
@@ -47,6 +47,7 @@ pub(crate) async fn forward(
 /// What an endpoint has answered, and what it came with.
 struct Answer {
     response: Response<Incoming>,
+    fields: Fields,
     lease: Lease,
     /// The client's side of an upgrade that was asked for.
     upgrade: Option<OnUpgrade>,
@@ -60,28 +61,31 @@ async fn carry(
     exchange: &mut Exchange,
 ) -> Result<Answer, Error> {
     let table = local.live.current();
-    check(local, &head)?;
+    let fields = Fields::of(&head.headers);
+    check(local, &head, fields)?;
     let backend = route(&table, &head)?;
     let chosen = choose(&table, backend, exchange)?;
     // From here on the request is counted in its version.
     let pending = local.pending()?;
-    let upgrade = prepare(local, client, &mut head, &body, chosen.protocol())?;
+    let upgrade = prepare(local, client, &mut head, fields, &body, chosen.protocol())?;
     let upload = upload(local, body, chosen.protocol());
     let (response, lease) = send(local, &chosen, head, upload, exchange).await?;
     drop(pending);
     let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    if (switches && upgrade.is_none()) || headers::has_unknown_coding(response.headers()) {
+    let fields = Fields::of(response.headers());
+    if (switches && upgrade.is_none()) || headers::has_unknown_coding(response.headers(), fields) {
         return Err(Error::Unpassable);
     }
     Ok(Answer {
         response,
+        fields,
         lease,
         upgrade: upgrade.filter(|_| switches),
     })
 }
 
 /// Refuses what is refused whatever the routes are.
-fn check(local: &Local, head: &request::Parts) -> Result<(), Error> {
+fn check(local: &Local, head: &request::Parts, fields: Fields) -> Result<(), Error> {
     if head.method == Method::CONNECT || head.method == Method::TRACE {
         return Err(Error::Method);
     }
@@ -92,10 +96,10 @@ fn check(local: &Local, head: &request::Parts) -> Result<(), Error> {
     if target > local.config.limits.uri_bytes.get() {
         return Err(Error::TargetTooLong);
     }
-    if headers::has_unknown_coding(&head.headers) {
+    if headers::has_unknown_coding(&head.headers, fields) {
         return Err(Error::Coding);
     }
-    if headers::has_passed(&head.headers, &local.instance) {
+    if headers::has_passed(&head.headers, fields, &local.instance) {
         return Err(Error::Loop);
     }
     Ok(())
@@ -137,10 +141,11 @@ fn prepare(
     local: &Local,
     client: &Client,
     head: &mut request::Parts,
+    fields: Fields,
     body: &Incoming,
     protocol: Protocol,
 ) -> Result<Option<OnUpgrade>, Error> {
-    let wanted = headers::wanted_upgrade(head).filter(|_| protocol == Protocol::Http1);
+    let wanted = headers::wanted_upgrade(head, fields).filter(|_| protocol == Protocol::Http1);
     let upgrade = head
         .extensions
         .remove::<OnUpgrade>()
@@ -148,6 +153,7 @@ fn prepare(
     let has_body = !body.is_end_stream();
     headers::to_upstream(
         head,
+        fields,
         &client.peer,
         &local.instance,
         protocol,
@@ -414,12 +420,13 @@ fn pass_on(
 ) -> Response<ResponseBody> {
     let Answer {
         mut response,
+        fields,
         lease,
         upgrade,
     } = answer;
-    headers::to_downstream(response.headers_mut(), upgrade.is_some());
+    headers::to_downstream(response.headers_mut(), fields, upgrade.is_some());
     let loses_trailers =
-        client.spoken == Spoken::Http1 && !response.headers().contains_key(TRAILER);
+        client.spoken == Spoken::Http1 && !headers::announces_trailers(response.headers(), fields);
     exchange.answered(response.status(), loses_trailers);
     if local.config.names_versions
         && let Some(version) = exchange.version()

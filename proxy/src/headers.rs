@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, Entry, HOST, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, request};
@@ -45,6 +45,51 @@ impl Peer {
     }
 }
 
+/// Which of the fields that a proxy treats in a way of their own a head has: one look at its names in place of a search for each.
+///
+/// It does not change when fields are taken out: it may speak of one that has gone, and never leaves out one that is there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fields(u16);
+
+impl Fields {
+    const CONNECTION: Self = Self(1);
+    const TRANSFER_ENCODING: Self = Self(1 << 1);
+    const UPGRADE: Self = Self(1 << 2);
+    const OTHER_HOP_BY_HOP: Self = Self(1 << 3);
+    const TE: Self = Self(1 << 4);
+    const OTHER_OF_REQUESTS: Self = Self(1 << 5);
+    const COOKIE: Self = Self(1 << 6);
+    const TRAILER: Self = Self(1 << 7);
+    const HOP: Self = Self(1 << 8);
+
+    /// Those of a head.
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        headers
+            .keys()
+            .map(Self::named)
+            .fold(Self(0), |all, one| Self(all.0 | one.0))
+    }
+
+    fn named(name: &HeaderName) -> Self {
+        match name.as_str() {
+            "connection" => Self::CONNECTION,
+            "transfer-encoding" => Self::TRANSFER_ENCODING,
+            "upgrade" => Self::UPGRADE,
+            "keep-alive" | "proxy-connection" | "proxy-authenticate" => Self::OTHER_HOP_BY_HOP,
+            "te" => Self::TE,
+            "expect" | "proxy-authorization" => Self::OTHER_OF_REQUESTS,
+            "cookie" => Self::COOKIE,
+            "trailer" => Self::TRAILER,
+            "x-sidestep-hop" => Self::HOP,
+            _ => Self(0),
+        }
+    }
+
+    fn has(self, field: Self) -> bool {
+        self.0 & field.0 != 0
+    }
+}
+
 /// The host a request is for, as it stands in the request (port included); `None` for an HTTP/1.0 request that names none.
 ///
 /// The authority of an absolute-form target wins over the Host field (RFC 9112 section 3.2.2); in HTTP/2 the two must agree
@@ -69,14 +114,17 @@ pub(crate) fn host(head: &request::Parts) -> Result<Option<&str>, HostError> {
 }
 
 /// Whether this request has passed through the proxy named `instance` before.
-pub(crate) fn has_passed(headers: &HeaderMap, instance: &HeaderValue) -> bool {
-    headers.get_all(&HOP).iter().any(|hop| hop == instance)
+pub(crate) fn has_passed(headers: &HeaderMap, fields: Fields, instance: &HeaderValue) -> bool {
+    fields.has(Fields::HOP) && headers.get_all(&HOP).iter().any(|hop| hop == instance)
 }
 
 /// The protocol a request asks to change to, if it is one that may pass: any but h2c, which would be a tunnel around the
 /// routes. Only HTTP/1.1 knows the mechanism.
-pub(crate) fn wanted_upgrade(head: &request::Parts) -> Option<HeaderValue> {
-    if head.version != Version::HTTP_11 || !names_token(&head.headers, &CONNECTION, "upgrade") {
+pub(crate) fn wanted_upgrade(head: &request::Parts, fields: Fields) -> Option<HeaderValue> {
+    if head.version != Version::HTTP_11
+        || !fields.has(Fields::UPGRADE)
+        || !names_token(&head.headers, &CONNECTION, "upgrade")
+    {
         return None;
     }
     let protocol = head.headers.get(UPGRADE)?;
@@ -86,19 +134,20 @@ pub(crate) fn wanted_upgrade(head: &request::Parts) -> Option<HeaderValue> {
 
 /// Makes a request ready for an upstream: hop-by-hop fields out, forwarded fields and the hop mark in, target and Host (or
 /// `:authority`) in the form that `protocol` wants. `upgrade` is what [`wanted_upgrade`] said; `has_body` is false when the
-/// body is known to be empty.
+/// body is known to be empty, `fields` are the request's.
 ///
 /// # Errors
 /// [`HostError::Malformed`] when the target cannot be written in the form that HTTP/2 wants.
 pub(crate) fn to_upstream(
     head: &mut request::Parts,
+    fields: Fields,
     peer: &Peer,
     instance: &HeaderValue,
     protocol: Protocol,
     upgrade: Option<HeaderValue>,
     has_body: bool,
 ) -> Result<(), HostError> {
-    strip_request(&mut head.headers);
+    strip_request(&mut head.headers, fields);
     move_authority_to_host(head)?;
     forwarded(&mut head.headers, peer);
     head.headers.append(&HOP, instance.clone());
@@ -107,7 +156,9 @@ pub(crate) fn to_upstream(
             if let Some(upgrade) = upgrade {
                 put_upgrade(&mut head.headers, upgrade);
             }
-            join_cookies(&mut head.headers);
+            if fields.has(Fields::COOKIE) {
+                join_cookies(&mut head.headers);
+            }
             frame_body(head, has_body);
             to_origin_form(head);
             head.version = Version::HTTP_11;
@@ -122,14 +173,14 @@ pub(crate) fn to_upstream(
 }
 
 /// Makes a response ready for the client: hop-by-hop fields out. With `upgrade` (a 101 that was asked for) the fields that
-/// carry it stay.
-pub(crate) fn to_downstream(headers: &mut HeaderMap, upgrade: bool) {
+/// carry it stay. `fields` are the response's.
+pub(crate) fn to_downstream(headers: &mut HeaderMap, fields: Fields, upgrade: bool) {
     let protocol = if upgrade {
         headers.remove(UPGRADE)
     } else {
         None
     };
-    strip(headers);
+    strip(headers, fields);
     if let Some(protocol) = protocol {
         put_upgrade(headers, protocol);
     }
@@ -148,12 +199,18 @@ pub(crate) fn name_version(headers: &mut HeaderMap, name: &str, revision: &str) 
 
 /// Whether the body of a message has a transfer coding besides `chunked`, which we could not hand on: the codings are
 /// undone hop by hop and hyper undoes `chunked` only.
-pub(crate) fn has_unknown_coding(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(TRANSFER_ENCODING)
-        .iter()
-        .flat_map(tokens)
-        .any(|coding| !coding.eq_ignore_ascii_case("chunked"))
+pub(crate) fn has_unknown_coding(headers: &HeaderMap, fields: Fields) -> bool {
+    fields.has(Fields::TRANSFER_ENCODING)
+        && headers
+            .get_all(TRANSFER_ENCODING)
+            .iter()
+            .flat_map(tokens)
+            .any(|coding| !coding.eq_ignore_ascii_case("chunked"))
+}
+
+/// Whether a head announces trailers.
+pub(crate) fn announces_trailers(headers: &HeaderMap, fields: Fields) -> bool {
+    fields.has(Fields::TRAILER) && headers.contains_key(TRAILER)
 }
 
 fn host_field(headers: &HeaderMap) -> Result<Option<&str>, HostError> {
@@ -173,12 +230,16 @@ fn is_host(host: &str) -> bool {
     !host.is_empty() && !host.starts_with(':') && host.bytes().all(allowed)
 }
 
-fn strip_request(headers: &mut HeaderMap) {
-    let trailers = names_token(headers, &TE, "trailers");
-    strip(headers);
-    headers.remove(TE);
-    headers.remove(EXPECT);
-    headers.remove(PROXY_AUTHORIZATION);
+fn strip_request(headers: &mut HeaderMap, fields: Fields) {
+    let trailers = fields.has(Fields::TE) && names_token(headers, &TE, "trailers");
+    strip(headers, fields);
+    if fields.has(Fields::OTHER_OF_REQUESTS) {
+        headers.remove(EXPECT);
+        headers.remove(PROXY_AUTHORIZATION);
+    }
+    if fields.has(Fields::TE) {
+        headers.remove(TE);
+    }
     if trailers {
         headers.insert(TE, TRAILERS);
     }
@@ -186,15 +247,21 @@ fn strip_request(headers: &mut HeaderMap) {
 
 /// Takes out what belongs to one connection only (RFC 9110 section 7.6.1), the fields that Connection names among it, except
 /// those a client must not be able to take away. `Trailer` stays: both sides are asked to keep it.
-fn strip(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
+fn strip(headers: &mut HeaderMap, fields: Fields) {
+    if fields.has(Fields::CONNECTION) {
         remove_named(headers);
     }
-    headers.remove(&KEEP_ALIVE);
-    headers.remove(&PROXY_CONNECTION);
-    headers.remove(UPGRADE);
-    headers.remove(TRANSFER_ENCODING);
-    headers.remove(PROXY_AUTHENTICATE);
+    if fields.has(Fields::TRANSFER_ENCODING) {
+        headers.remove(TRANSFER_ENCODING);
+    }
+    if fields.has(Fields::UPGRADE) {
+        headers.remove(UPGRADE);
+    }
+    if fields.has(Fields::OTHER_HOP_BY_HOP) {
+        headers.remove(&KEEP_ALIVE);
+        headers.remove(&PROXY_CONNECTION);
+        headers.remove(PROXY_AUTHENTICATE);
+    }
 }
 
 fn remove_named(headers: &mut HeaderMap) {

@@ -20,6 +20,36 @@ fn instance() -> HeaderValue {
     HeaderValue::from_static("a1")
 }
 
+// The functions under test, with the fields of the head they are given.
+
+fn to_upstream(
+    head: &mut request::Parts,
+    peer: &Peer,
+    instance: &HeaderValue,
+    protocol: Protocol,
+    upgrade: Option<HeaderValue>,
+    has_body: bool,
+) -> Result<(), HostError> {
+    let fields = Fields::of(&head.headers);
+    super::to_upstream(head, fields, peer, instance, protocol, upgrade, has_body)
+}
+
+fn to_downstream(headers: &mut HeaderMap, upgrade: bool) {
+    super::to_downstream(headers, Fields::of(headers), upgrade);
+}
+
+fn wanted_upgrade(head: &request::Parts) -> Option<HeaderValue> {
+    super::wanted_upgrade(head, Fields::of(&head.headers))
+}
+
+fn has_passed(headers: &HeaderMap, instance: &HeaderValue) -> bool {
+    super::has_passed(headers, Fields::of(headers), instance)
+}
+
+fn has_unknown_coding(headers: &HeaderMap) -> bool {
+    super::has_unknown_coding(headers, Fields::of(headers))
+}
+
 fn sorted(headers: &HeaderMap) -> Vec<String> {
     let mut lines: Vec<_> = headers
         .iter()
@@ -399,5 +429,27 @@ fn only_chunked_is_a_known_coding() {
     ] {
         let headers = head(Version::HTTP_11, "/", &[("transfer-encoding", coding)]).headers;
         assert_eq!(has_unknown_coding(&headers), unknown, "{coding}");
+    }
+}
+
+/// Every field that is looked for under the guard of [`Fields`] is one that it knows by its name.
+#[test]
+fn one_look_sees_every_field_that_matters() {
+    for (name, bit) in [
+        (CONNECTION, Fields::CONNECTION),
+        (TRANSFER_ENCODING, Fields::TRANSFER_ENCODING),
+        (UPGRADE, Fields::UPGRADE),
+        (KEEP_ALIVE.clone(), Fields::OTHER_HOP_BY_HOP),
+        (PROXY_CONNECTION.clone(), Fields::OTHER_HOP_BY_HOP),
+        (PROXY_AUTHENTICATE, Fields::OTHER_HOP_BY_HOP),
+        (TE, Fields::TE),
+        (EXPECT, Fields::OTHER_OF_REQUESTS),
+        (PROXY_AUTHORIZATION, Fields::OTHER_OF_REQUESTS),
+        (COOKIE, Fields::COOKIE),
+        (TRAILER, Fields::TRAILER),
+        (HOP.clone(), Fields::HOP),
+    ] {
+        let headers = HeaderMap::from_iter([(name.clone(), HeaderValue::from_static("x"))]);
+        assert_eq!(Fields::of(&headers).0, bit.0, "{name}");
     }
 }
