@@ -17,7 +17,6 @@ use hyper::body::Incoming;
 use crate::exchange::Exchange;
 use crate::live::Outcome;
 use crate::ticker::Watch;
-use crate::upstream::Lease;
 
 /// Why a request body ended early.
 #[derive(Debug, thiserror::Error)]
@@ -250,10 +249,6 @@ pub(crate) enum ResponseBodyError {
 }
 
 /// A response body as hyper's server sends it.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly every response is a relay: a box would be one more allocation for each"
-)]
 #[derive(Debug)]
 pub(crate) enum ResponseBody {
     /// An answer of our own; the guard has recorded it already.
@@ -266,17 +261,9 @@ pub(crate) enum ResponseBody {
 #[derive(Debug)]
 pub(crate) struct Relay {
     source: Incoming,
-    held: Option<Held>,
-    watch: Watch,
-    idle: Duration,
-    total_due_ms: u64,
-}
-
-/// What is settled when a response ends.
-#[derive(Debug)]
-struct Held {
-    exchange: Exchange,
-    lease: Lease,
+    /// Settled when the response ends, and gone then.
+    exchange: Option<Box<Exchange>>,
+    limits: RelayLimits,
 }
 
 /// The deadlines of a response body.
@@ -290,26 +277,18 @@ pub(crate) struct RelayLimits {
 
 impl ResponseBody {
     /// The answer of an endpoint. One without a body is settled at once.
-    pub(crate) fn relay(
-        source: Incoming,
-        exchange: Exchange,
-        lease: Lease,
-        watch: Watch,
-        limits: RelayLimits,
-    ) -> Self {
-        let RelayLimits { idle, total_due_ms } = limits;
-        let held = Some(Held { exchange, lease });
-        let mut relay = Relay {
-            source,
-            held,
-            watch,
-            idle,
-            total_due_ms,
+    pub(crate) fn relay(source: Incoming, exchange: Box<Exchange>, limits: RelayLimits) -> Self {
+        let exchange = if source.is_end_stream() {
+            exchange.complete();
+            None
+        } else {
+            Some(exchange)
         };
-        if relay.source.is_end_stream() {
-            relay.complete();
-        }
-        Self::Relay(relay)
+        Self::Relay(Relay {
+            source,
+            exchange,
+            limits,
+        })
     }
 }
 
@@ -320,7 +299,6 @@ impl Relay {
     ) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
         match Pin::new(&mut self.source).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
-                self.watch.rest();
                 self.count(&frame);
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -340,8 +318,8 @@ impl Relay {
     }
 
     fn count(&mut self, frame: &Frame<Bytes>) {
-        if let Some(held) = &mut self.held {
-            held.exchange.passed(frame);
+        if let Some(exchange) = &mut self.exchange {
+            exchange.passed(frame);
         }
         // hyper stops asking once the content length is reached, so the end has to be seen here.
         if self.source.is_end_stream() {
@@ -350,8 +328,13 @@ impl Relay {
     }
 
     fn poll_overdue(&self, cx: &Context<'_>) -> Poll<ResponseBodyError> {
-        ready!(self.watch.poll_overdue(self.idle, self.total_due_ms, cx));
-        let total = self.watch.now_ms() >= self.total_due_ms;
+        let Some(exchange) = &self.exchange else {
+            return Poll::Pending; // settled: there is nothing left to wait for
+        };
+        let RelayLimits { idle, total_due_ms } = self.limits;
+        let watch = exchange.watch();
+        ready!(watch.poll_overdue(idle, total_due_ms, cx));
+        let total = watch.now_ms() >= total_due_ms;
         Poll::Ready(if total {
             ResponseBodyError::Total
         } else {
@@ -360,16 +343,14 @@ impl Relay {
     }
 
     fn complete(&mut self) {
-        if let Some(Held { exchange, lease }) = self.held.take() {
-            exchange.end(Outcome::Ok);
-            lease.give_back();
+        if let Some(exchange) = self.exchange.take() {
+            exchange.complete();
         }
     }
 
     fn fail(&mut self, outcome: Outcome) {
-        if let Some(Held { exchange, lease }) = self.held.take() {
+        if let Some(exchange) = self.exchange.take() {
             exchange.end(outcome);
-            drop(lease);
         }
     }
 }

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use http::Request;
@@ -210,10 +210,9 @@ impl Client {
     }
 
     /// Marks the connection as busy with one more request until the guard is dropped.
-    pub(crate) fn busy(&self) -> Busy {
-        self.activity.active.fetch_add(1, Ordering::Relaxed);
-        self.activity.served.fetch_add(1, Ordering::Relaxed);
-        Busy(Arc::clone(&self.activity))
+    pub(crate) fn busy(self: &Rc<Self>) -> Busy {
+        self.activity.begin();
+        Busy(Rc::clone(self))
     }
 
     /// Ready with the reason when the connection has to be closed.
@@ -225,23 +224,22 @@ impl Client {
 
 /// One request that a connection is busy with.
 #[derive(Debug)]
-pub(crate) struct Busy(Arc<Activity>);
+pub(crate) struct Busy(Rc<Client>);
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Ordering::Relaxed);
-        self.0.idle_again();
+        self.0.activity.end();
     }
 }
 
-/// What a connection is doing, as its I/O and its requests see it. On one thread always; atomic only because hyper wants the I/O
-/// of upgradable connections to be `Send`. Times are those of the coarse clock.
+/// What a connection is doing, as its I/O and its requests see it. On one thread always, so that a load and a store are enough to
+/// count; atomic only because hyper wants the I/O of upgradable connections to be `Send`. Times are those of the coarse clock.
 #[derive(Debug)]
 struct Activity {
     clock: CoarseClock,
     spoken: Spoken,
     active: AtomicU32,
-    served: AtomicU32,
+    served: AtomicBool,
     idle_since_ms: AtomicU64,
     /// When the first bytes of a head came; 0 when none have.
     head_since_ms: AtomicU64,
@@ -257,7 +255,7 @@ impl Activity {
             clock: clock.clone(),
             spoken,
             active: AtomicU32::new(0),
-            served: AtomicU32::new(0),
+            served: AtomicBool::new(false),
             idle_since_ms: AtomicU64::new(now_ms),
             head_since_ms: AtomicU64::new(now_ms),
             stalled_since_ms: AtomicU64::new(0),
@@ -265,7 +263,19 @@ impl Activity {
     }
 
     fn has_served(&self) -> bool {
-        self.served.load(Ordering::Relaxed) > 0
+        self.served.load(Ordering::Relaxed)
+    }
+
+    fn begin(&self) {
+        let active = self.active.load(Ordering::Relaxed);
+        self.active.store(active + 1, Ordering::Relaxed);
+        self.served.store(true, Ordering::Relaxed);
+    }
+
+    fn end(&self) {
+        let active = self.active.load(Ordering::Relaxed);
+        self.active.store(active - 1, Ordering::Relaxed);
+        self.idle_again();
     }
 
     fn idle_again(&self) {

@@ -13,16 +13,22 @@ use crate::access::{Answer, Line};
 use crate::connection::{Busy, Client};
 use crate::error::Error;
 use crate::live::{Chosen, EndpointInFlight, InFlight, Outcome, WorkerVersion};
+use crate::ticker::Watch;
+use crate::upstream::Lease;
 use crate::worker::Local;
 
-/// One request between its begin and its end.
+/// One request between its begin and its end. Boxed, because it goes from hand to hand.
 #[derive(Debug)]
 pub(crate) struct Exchange {
     local: Rc<Local>,
     /// `None` until a version was chosen for it.
     in_flight: Option<InFlight>,
     endpoint: Option<EndpointInFlight>,
+    /// What the answer comes over.
+    lease: Option<Lease>,
     start: Instant,
+    /// The deadline of its body.
+    watch: Watch,
     /// Whether trailers that the head did not announce get lost (towards HTTP/1 clients).
     loses_trailers: bool,
     log: Option<Box<Line>>,
@@ -35,30 +41,37 @@ impl Exchange {
     /// A request that has just been read.
     pub(crate) fn begin(
         local: &Rc<Local>,
-        client: &Client,
+        client: &Rc<Client>,
         head: &request::Parts,
         start: Instant,
-    ) -> Self {
+    ) -> Box<Self> {
         let log = local
             .access
             .as_ref()
             .map(|access| access.line(client, head, start));
-        Self {
+        Box::new(Self {
             local: Rc::clone(local),
             in_flight: None,
             endpoint: None,
+            lease: None,
             start,
+            watch: local.ticker.watch(),
             loses_trailers: false,
             log,
             answer: Answer::default(),
             ended: false,
             _busy: client.busy(),
-        }
+        })
     }
 
     /// When the request was read.
     pub(crate) fn start(&self) -> Instant {
         self.start
+    }
+
+    /// The deadline of the answer's body.
+    pub(crate) fn watch(&self) -> &Watch {
+        &self.watch
     }
 
     /// Counts the request in a version. No `.await` between taking the table and this.
@@ -83,6 +96,11 @@ impl Exchange {
         self.endpoint = Some(endpoint);
     }
 
+    /// Keeps the connection that the endpoint's answer comes over.
+    pub(crate) fn comes_over(&mut self, lease: Lease) {
+        self.lease = Some(lease);
+    }
+
     /// The endpoint's answer begins.
     pub(crate) fn answered(&mut self, status: StatusCode, loses_trailers: bool) {
         self.loses_trailers = loses_trailers;
@@ -94,6 +112,7 @@ impl Exchange {
 
     /// A frame of the answer passes.
     pub(crate) fn passed(&mut self, frame: &Frame<Bytes>) {
+        self.watch.rest();
         self.answer.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
         if frame.is_trailers() && self.loses_trailers {
             self.local
@@ -104,7 +123,7 @@ impl Exchange {
     }
 
     /// The request ends with an answer of the proxy's own.
-    pub(crate) fn refuse(mut self, error: &Error) {
+    pub(crate) fn refuse(mut self: Box<Self>, error: &Error) {
         self.note_status(error.status());
         if self.in_flight.is_none() {
             self.local.live.front().downstream_error(error.reason());
@@ -115,8 +134,17 @@ impl Exchange {
         self.end(error.outcome());
     }
 
-    /// The request ends.
-    pub(crate) fn end(mut self, outcome: Outcome) {
+    /// The request ends with the last byte of the endpoint's answer, which leaves the connection free for the next.
+    pub(crate) fn complete(mut self: Box<Self>) {
+        let lease = self.lease.take();
+        self.end(Outcome::Ok);
+        if let Some(lease) = lease {
+            lease.give_back();
+        }
+    }
+
+    /// The request ends, and its connection with it.
+    pub(crate) fn end(mut self: Box<Self>, outcome: Outcome) {
         self.ended = true;
         let now = Instant::now();
         if let Some(in_flight) = self.in_flight.take() {

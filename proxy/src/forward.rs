@@ -2,6 +2,7 @@
 //!
 //! Decisions are made in the files it calls; here they are put in order. Retries happen here and nowhere else.
 
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use crate::balance::{self, Load, Pick, Tried};
-use crate::body::{RelayLimits, RequestBody, ResponseBody, Upload};
+use crate::body::{RelayLimits, ResponseBody, Upload};
 use crate::breaker::Condition;
 use crate::config::millis;
 use crate::connection::Client;
@@ -22,6 +23,7 @@ use crate::error::{Again, Error};
 use crate::exchange::Exchange;
 use crate::headers::{self, Fields};
 use crate::live::{Choice, Chosen, EndpointState, LiveTable};
+use crate::parcel::Parcel;
 use crate::sniff::Spoken;
 use crate::table::{Protocol, Target};
 use crate::tunnel;
@@ -34,9 +36,9 @@ pub(crate) async fn forward(
     client: Rc<Client>,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let mut exchange = Exchange::begin(&local, &client, &head, Instant::now());
-    let mut response = match carry(&local, &client, head, body, &mut exchange).await {
+    let mut response = match carry(&local, &client, &mut head, body, &mut exchange).await {
         Ok(answer) => pass_on(&local, &client, answer, exchange),
         Err(error) => refuse(&error, exchange),
     };
@@ -48,7 +50,6 @@ pub(crate) async fn forward(
 struct Answer {
     response: Response<Incoming>,
     fields: Fields,
-    lease: Lease,
     /// The client's side of an upgrade that was asked for.
     upgrade: Option<OnUpgrade>,
 }
@@ -56,20 +57,21 @@ struct Answer {
 async fn carry(
     local: &Rc<Local>,
     client: &Client,
-    mut head: request::Parts,
+    head: &mut request::Parts,
     body: Incoming,
     exchange: &mut Exchange,
 ) -> Result<Answer, Error> {
     let table = local.live.current();
     let fields = Fields::of(&head.headers);
-    check(local, &head, fields)?;
-    let backend = route(&table, &head)?;
+    check(local, head, fields)?;
+    let backend = route(&table, head)?;
     let chosen = choose(&table, backend, exchange)?;
     // From here on the request is counted in its version.
     let pending = local.pending()?;
-    let upgrade = prepare(local, client, &mut head, fields, &body, chosen.protocol())?;
+    let upgrade = prepare(local, client, head, fields, &body, chosen.protocol())?;
     let upload = upload(local, body, chosen.protocol());
-    let (response, lease) = send(local, &chosen, head, upload, exchange).await?;
+    let parcel = Parcel::new(local, head, upload);
+    let response = send(local, &chosen, parcel, exchange).await?;
     drop(pending);
     let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let fields = Fields::of(response.headers());
@@ -79,7 +81,6 @@ async fn carry(
     Ok(Answer {
         response,
         fields,
-        lease,
         upgrade: upgrade.filter(|_| switches),
     })
 }
@@ -185,22 +186,13 @@ fn upload(local: &Local, body: Incoming, protocol: Protocol) -> Option<Rc<Upload
 async fn send(
     local: &Rc<Local>,
     chosen: &Chosen<'_>,
-    head: request::Parts,
-    upload: Option<Rc<Upload>>,
+    mut parcel: Parcel<'_>,
     exchange: &mut Exchange,
-) -> Result<(Response<Incoming>, Lease), Error> {
+) -> Result<Response<Incoming>, Error> {
     chosen
         .state()
         .budget
         .deposit(local.ticker.clock().now_ms(), &local.config.retry);
-    // Section 5 of the data plane's rules asks this of reused connections only; an endpoint that dies takes new ones with it as
-    // well, and section 9 promises that no such request is lost.
-    let harmless = upload.is_none() && head.method.is_idempotent();
-    let mut parcel = Parcel {
-        head: Some(head),
-        upload,
-        harmless,
-    };
     let mut attempts = Attempts::default();
     loop {
         let Pick { index, probing } = pick(local, chosen, &mut attempts.tried)?;
@@ -250,37 +242,14 @@ fn pick(local: &Local, chosen: &Chosen<'_>, tried: &mut Tried) -> Result<Pick, E
     Ok(picked)
 }
 
-/// A request between attempts: what has not been handed to a connection, or came back from one.
-struct Parcel {
-    head: Option<request::Parts>,
-    upload: Option<Rc<Upload>>,
-    /// Sending it twice does no harm: no body, an idempotent method.
-    harmless: bool,
-}
-
-impl Parcel {
-    /// The request for one attempt. A copy of the head stays if it may be wanted again.
-    fn take(&mut self, lease: &Lease) -> Option<Request<RequestBody>> {
-        let head = self.head.take()?;
-        let body = match &self.upload {
-            Some(upload) => upload.attempt()?,
-            None => RequestBody::EMPTY,
-        };
-        if lease.tells_unprocessed() || self.harmless {
-            self.head = Some(head.clone());
-        }
-        Some(Request::from_parts(head, body))
-    }
-}
-
 /// One attempt: a connection, the request, the response head.
 async fn attempt(
     local: &Rc<Local>,
     endpoint: &Arc<EndpointState>,
-    parcel: &mut Parcel,
+    parcel: &mut Parcel<'_>,
     attempts: &Attempts,
-    exchange: &Exchange,
-) -> Result<(Response<Incoming>, Lease), Error> {
+    exchange: &mut Exchange,
+) -> Result<Response<Incoming>, Error> {
     let line = local.pool.line(endpoint);
     let pooled = if attempts.fresh {
         None
@@ -289,27 +258,25 @@ async fn attempt(
     };
     let mut lease = match pooled {
         Some(lease) => lease,
-        None => connect(&line, exchange).await?,
+        // Boxed because it is rare and large: every request's future would have to hold its place.
+        None => Box::pin(connect(&line, exchange)).await?,
     };
     let Some(request) = parcel.take(&lease) else {
         return Err(Error::ClientGone); // cannot be: whoever allows another attempt has looked
     };
-    let answered = await_head(
-        local,
-        &mut lease,
-        request,
-        parcel.upload.as_deref(),
-        exchange,
-    )
-    .await;
+    let answered = {
+        let sent = pin!(lease.send(request));
+        await_head(local, sent, parcel.upload(), exchange).await
+    };
     match answered {
         Ok(response) => {
             endpoint.breaker.connected();
-            Ok((response, lease))
+            exchange.comes_over(lease);
+            Ok(response)
         }
         Err(Failure { error, unsent }) => {
             if let Some(unsent) = unsent {
-                parcel.head = Some(unsent.into_parts().0);
+                parcel.put_back(*unsent);
             }
             Err(error)
         }
@@ -332,8 +299,7 @@ async fn connect(line: &Rc<Line>, exchange: &Exchange) -> Result<Lease, Error> {
 /// for a slow endpoint.
 async fn await_head(
     local: &Local,
-    lease: &mut Lease,
-    request: Request<RequestBody>,
+    mut sent: Pin<&mut impl Future<Output = Result<Response<Incoming>, Failure>>>,
     upload: Option<&Upload>,
     exchange: &Exchange,
 ) -> Result<Response<Incoming>, Failure> {
@@ -341,10 +307,9 @@ async fn await_head(
     let total = deadlines.total.map(|total| exchange.start() + total);
     let mut due = exchange.start() + deadlines.response_head;
     let mut seen = None;
-    let mut sent = std::pin::pin!(lease.send(request));
     loop {
         let earliest = total.map_or(due, |total| total.min(due));
-        if let Ok(sent) = timeout_at(earliest, &mut sent).await {
+        if let Ok(sent) = timeout_at(earliest, sent.as_mut()).await {
             return sent;
         }
         if total.is_some_and(|total| total == earliest) {
@@ -379,14 +344,9 @@ impl Attempts {
         local: &Local,
         chosen: &Chosen<'_>,
         error: &Error,
-        parcel: &Parcel,
+        parcel: &Parcel<'_>,
     ) -> bool {
-        if parcel.head.is_none()
-            || parcel
-                .upload
-                .as_ref()
-                .is_some_and(|upload| upload.is_lost())
-        {
+        if !parcel.can_be_sent() {
             return false;
         }
         self.fresh = !error.is_refused_connection();
@@ -399,7 +359,7 @@ impl Attempts {
             Again::Unseen | Again::UnseenAtCost => self.pay(local, chosen),
             Again::MaybeSeen => {
                 let first = !std::mem::replace(&mut self.repeated, true);
-                first && parcel.harmless && self.pay(local, chosen)
+                first && parcel.is_harmless() && self.pay(local, chosen)
             }
         }
     }
@@ -416,12 +376,11 @@ fn pass_on(
     local: &Rc<Local>,
     client: &Client,
     answer: Answer,
-    mut exchange: Exchange,
+    mut exchange: Box<Exchange>,
 ) -> Response<ResponseBody> {
     let Answer {
         mut response,
         fields,
-        lease,
         upgrade,
     } = answer;
     headers::to_downstream(response.headers_mut(), fields, upgrade.is_some());
@@ -449,12 +408,11 @@ fn pass_on(
         idle: deadlines.body_idle,
         total_due_ms,
     };
-    let watch = local.ticker.watch();
-    response.map(|body| ResponseBody::relay(body, exchange, lease, watch, limits))
+    response.map(|body| ResponseBody::relay(body, exchange, limits))
 }
 
 /// An answer of our own.
-fn refuse(error: &Error, exchange: Exchange) -> Response<ResponseBody> {
+fn refuse(error: &Error, exchange: Box<Exchange>) -> Response<ResponseBody> {
     let text = Bytes::from(format!("{error}\n"));
     let mut response = Response::new(ResponseBody::Own(Some(text)));
     *response.status_mut() = error.status();

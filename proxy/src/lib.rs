@@ -14,6 +14,7 @@
 //! | `proxy`, `worker`, `listener` | start and drain; one thread and its runtime; bind, accept, hand over |
 //! | `connection` | one client connection: protocol, deadlines, drain |
 //! | `forward` | **one request, top to bottom** |
+//! | `parcel` | a request between attempts, and the copy that is sent again |
 //! | `exchange`, `access` | the guard that counts a request once; the access log |
 //! | `upstream`, `body`, `tunnel` | connections to endpoints; bodies on their way; upgraded connections |
 
@@ -36,6 +37,7 @@ mod exchange;
 mod forward;
 mod headers;
 mod listener;
+mod parcel;
 mod sniff;
 mod ticker;
 mod tunnel;

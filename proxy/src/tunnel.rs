@@ -9,7 +9,7 @@ use crate::exchange::Exchange;
 use crate::live::Outcome;
 
 /// Joins the two sides once both have upgraded. No deadline but the drain's: silence is legitimate here.
-pub(crate) async fn join(client: OnUpgrade, endpoint: OnUpgrade, exchange: Exchange) {
+pub(crate) async fn join(client: OnUpgrade, endpoint: OnUpgrade, exchange: Box<Exchange>) {
     let upgraded = tokio::try_join!(client, endpoint);
     let (client, endpoint) = match upgraded {
         Ok(both) => both,

@@ -389,26 +389,28 @@ impl Lease {
     ///
     /// # Errors
     /// What went wrong; the connection is closed to further requests.
-    pub(crate) async fn send(
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn would keep a second place for the request and copy it once more"
+    )]
+    pub(crate) fn send(
         &mut self,
         request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, Failure> {
-        let sent = match &mut self.channel {
-            Channel::Http1(sender) => sender.try_send_request(request).await,
-            Channel::Http2(stream) => {
-                let sent = stream
-                    .connection
-                    .sender
-                    .clone()
-                    .try_send_request(request)
-                    .await;
-                if sent.as_ref().is_err_and(is_of_connection) {
-                    stream.connection.failed.set(true);
+    ) -> impl Future<Output = Result<Response<Incoming>, Failure>> {
+        async move {
+            let sent = match &mut self.channel {
+                Channel::Http1(sender) => sender.try_send_request(request).await,
+                Channel::Http2(stream) => {
+                    let mut sender = stream.connection.sender.clone();
+                    let sent = sender.try_send_request(request).await;
+                    if sent.as_ref().is_err_and(is_of_connection) {
+                        stream.connection.failed.set(true);
+                    }
+                    sent
                 }
-                sent
-            }
-        };
-        sent.map_err(Failure::from)
+            };
+            sent.map_err(Failure::from)
+        }
     }
 
     /// Gives the connection back once the response has been read to its end. One that is not ready by then (its request is

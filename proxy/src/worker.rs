@@ -21,6 +21,7 @@ use crate::connection::serve;
 use crate::error::Error;
 use crate::listener::Place;
 use crate::live::{self, Seat};
+use crate::parcel::Spare;
 use crate::ticker::Ticker;
 use crate::upstream::Pool;
 
@@ -48,6 +49,7 @@ pub(crate) struct Local {
     pub(crate) ticker: Rc<Ticker>,
     pub(crate) tasks: Tasks,
     pub(crate) access: Option<access::Log>,
+    pub(crate) spare: Spare,
     stage: Cell<Stage>,
 }
 
@@ -127,6 +129,7 @@ impl Local {
             ticker,
             tasks,
             access,
+            spare: Spare::default(),
             stage,
         })
     }
