@@ -107,7 +107,10 @@ impl Figures {
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "median (least – most) of the rounds")?;
+        writeln!(
+            f,
+            "median of the rounds (between which two the middle half of them lies)"
+        )?;
         writeln!(
             f,
             "{:10} {:>24} {:>26} {:>20} {:>22} {:>10}",
@@ -141,11 +144,13 @@ impl fmt::Display for Figures {
     }
 }
 
+/// The median and the quartiles.
 fn spread(mut values: Vec<f64>, digits: usize) -> String {
     values.sort_by(f64::total_cmp);
-    match (values.first(), values.get(values.len() / 2), values.last()) {
-        (Some(least), Some(median), Some(most)) => {
-            format!("{median:.digits$} ({least:.digits$} – {most:.digits$})")
+    let quarter = |number: usize| values.get(values.len() * number / 4);
+    match (quarter(1), quarter(2), quarter(3)) {
+        (Some(lower), Some(median), Some(upper)) => {
+            format!("{median:.digits$} ({lower:.digits$} – {upper:.digits$})")
         }
         _ => String::from("–"),
     }

@@ -26,14 +26,15 @@ use std::time::Duration;
 use contenders::Contender;
 use figures::{Figures, Sample};
 
-/// Interleaved rounds; the spread over them is reported.
-const ROUNDS: usize = 7;
+/// Interleaved rounds; the spread over them is reported. Many and short: what else the machine does comes and goes in seconds, and two
+/// contenders can be compared only within a round.
+const ROUNDS: usize = 25;
 /// Connections of the closed loop, as the bar asks for.
 const CONNECTIONS: usize = 64;
 /// Length of one closed-loop or open-loop measurement.
-const MEASURE: Duration = Duration::from_secs(3);
+const MEASURE: Duration = Duration::from_secs(1);
 /// Thrown away before each measurement: connections are made, caches are warm.
-const WARM_UP: Duration = Duration::from_millis(700);
+const WARM_UP: Duration = Duration::from_millis(300);
 /// Rate of the open loop in requests per second: well below what any contender can do, so that queues are theirs and not the load's.
 const OPEN_RATE: u32 = 4000;
 

@@ -117,7 +117,7 @@ pub struct Deadlines {
     pub keep_alive_idle: Duration,
     /// Without a request on a connection to an endpoint. Default 4 s: common servers close at 5 s.
     pub upstream_idle: Duration,
-    /// How often a worker looks at its deadlines; the accuracy of `head` and the two idle times. Default 500 ms.
+    /// How often a worker looks at its deadlines; the accuracy of all but `connect`. Default 500 ms.
     pub tick: Duration,
 }
 

@@ -2,28 +2,30 @@
 //!
 //! Decisions are made in the files it calls; here they are put in order. Retries happen here and nowhere else.
 
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, request};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tracing::debug;
 
 use crate::balance::{self, Load, Pick, Tried};
 use crate::body::{RelayLimits, ResponseBody, Upload};
 use crate::breaker::Condition;
-use crate::config::millis;
 use crate::connection::Client;
 use crate::error::{Again, Error};
 use crate::exchange::Exchange;
 use crate::headers::{self, Fields};
 use crate::live::{Choice, Chosen, EndpointState, LiveTable};
 use crate::parcel::Parcel;
+use crate::patience::{self, Patience};
 use crate::sniff::Spoken;
 use crate::table::{Protocol, Target};
 use crate::tunnel;
@@ -295,36 +297,19 @@ async fn connect(line: &Rc<Line>, exchange: &Exchange) -> Result<Lease, Error> {
     connected
 }
 
-/// Waits for the response head. The deadline runs from the last sign of the client's sending, so that a slow upload is not taken
-/// for a slow endpoint.
+/// Waits for the response head, as long as [`Patience`] lasts.
 async fn await_head(
     local: &Local,
     mut sent: Pin<&mut impl Future<Output = Result<Response<Incoming>, Failure>>>,
     upload: Option<&Upload>,
     exchange: &Exchange,
 ) -> Result<Response<Incoming>, Failure> {
-    let deadlines = &local.config.deadlines;
-    let total = deadlines.total.map(|total| exchange.start() + total);
-    let mut due = exchange.start() + deadlines.response_head;
-    let mut seen = None;
-    loop {
-        let earliest = total.map_or(due, |total| total.min(due));
-        if let Ok(sent) = timeout_at(earliest, sent.as_mut()).await {
-            return sent;
-        }
-        if total.is_some_and(|total| total == earliest) {
-            return Err(Failure::from(Error::TotalTimeout));
-        }
-        let progress = upload.map(Upload::progress);
-        let sending =
-            progress.is_some_and(|now| !now.complete && (now.waits_for_client || seen != progress));
-        let just_sent = progress.is_some_and(|now| now.complete && seen != progress);
-        if !sending && !just_sent {
-            return Err(Failure::from(Error::HeadTimeout));
-        }
-        seen = progress;
-        due = Instant::now() + deadlines.response_head;
-    }
+    let mut patience = Patience::new(local, upload, exchange);
+    poll_fn(|cx| match sent.as_mut().poll(cx) {
+        Poll::Ready(answered) => Poll::Ready(answered),
+        Poll::Pending => patience.poll_over(cx).map(|error| Err(error.into())),
+    })
+    .await
 }
 
 /// What a request has used up.
@@ -399,14 +384,9 @@ fn pass_on(
         local.tasks.spawn(tunnel::join(client, endpoint, exchange));
         return response.map(|_| ResponseBody::Own(None));
     }
-    let deadlines = &local.config.deadlines;
-    let total_due_ms = deadlines.total.map_or(u64::MAX, |total| {
-        let left = (exchange.start() + total).saturating_duration_since(Instant::now());
-        local.ticker.clock().now_ms() + millis(left)
-    });
     let limits = RelayLimits {
-        idle: deadlines.body_idle,
-        total_due_ms,
+        idle: local.config.deadlines.body_idle,
+        total_due_ms: patience::total_due_ms(local, &exchange),
     };
     response.map(|body| ResponseBody::relay(body, exchange, limits))
 }

@@ -38,6 +38,7 @@ mod forward;
 mod headers;
 mod listener;
 mod parcel;
+mod patience;
 mod sniff;
 mod ticker;
 mod tunnel;

@@ -1,6 +1,6 @@
 //! A worker's coarse clock and the deadlines that hang on it.
 //!
-//! Deadlines of ten seconds and more (idle connections, unfinished heads, idle bodies) need no timer each: a [`Watch`] is a
+//! Deadlines of ten seconds and more (idle connections, unfinished heads, idle bodies, late answers) need no timer each: a [`Watch`] is a
 //! slot in one list that the worker looks through at every tick. Arming one costs two stores and no allocation. The tick, at
 //! most 500 ms, is also near enough that tokio need not wake its driver for its own timers (measured: without it, one more
 //! write to an eventfd per request).
@@ -73,9 +73,14 @@ impl Ticker {
         }
     }
 
+    /// What the clock shows at a tick at `instant`.
+    pub(crate) fn ms_at(&self, instant: Instant) -> u64 {
+        millis(instant.saturating_duration_since(self.start)) + 1
+    }
+
     /// Moves the clock to `now` and wakes those whose time has come.
     pub(crate) fn tick(&self, now: Instant) {
-        let now_ms = millis(now.saturating_duration_since(self.start)) + 1;
+        let now_ms = self.ms_at(now);
         self.coarse_ms.0.store(now_ms, Ordering::Relaxed);
         self.wake(|slot| slot.due_ms != 0 && slot.due_ms <= now_ms);
     }

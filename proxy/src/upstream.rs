@@ -5,7 +5,7 @@
 //! decided elsewhere.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::error::Error as _;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -31,7 +31,8 @@ use crate::worker::Tasks;
 /// The connections of one worker, by endpoint.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    lines: RefCell<HashMap<u64, Rc<Line>>>,
+    /// In the order of the endpoints' ids: found by halving, which costs less than a hash.
+    lines: RefCell<Vec<Rc<Line>>>,
     shared: Rc<Shared>,
 }
 
@@ -98,15 +99,19 @@ impl Pool {
     /// The connections to an endpoint.
     pub(crate) fn line(&self, endpoint: &Arc<EndpointState>) -> Rc<Line> {
         let mut lines = self.lines.borrow_mut();
-        let line = lines
-            .entry(endpoint.id)
-            .or_insert_with(|| Line::new(endpoint, &self.shared));
-        Rc::clone(line)
+        match lines.binary_search_by_key(&endpoint.id, |line| line.endpoint.id) {
+            Ok(at) => Rc::clone(&lines[at]),
+            Err(at) => {
+                let line = Line::new(endpoint, &self.shared);
+                lines.insert(at, Rc::clone(&line));
+                line
+            }
+        }
     }
 
     /// Closes idle connections whose time is over or whose endpoint is leaving; called at every tick and for every new table.
     pub(crate) fn sweep(&self) {
-        self.lines.borrow_mut().retain(|_, line| {
+        self.lines.borrow_mut().retain(|line| {
             line.sweep();
             !line.endpoint.leaving()
         });
@@ -117,8 +122,8 @@ impl Pool {
         self.shared.closing.set(true);
         self.lines
             .borrow_mut()
-            .drain()
-            .for_each(|(_, line)| line.clear());
+            .drain(..)
+            .for_each(|line| line.clear());
     }
 }
 
