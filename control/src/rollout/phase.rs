@@ -52,7 +52,7 @@ fn unfinished(plan: &Plan, state: &State, replicas: i32) -> Option<&'static str>
     if counts.available < counts.updated {
         return Some("updated replicas are still becoming available");
     }
-    if plan.canary.routing.is_none() && counts.replicas > counts.updated {
+    if plan.routing().is_none() && counts.replicas > counts.updated {
         return Some("old replicas are pending termination");
     }
     (!state.is_promoted()).then_some("waiting for all steps to complete")

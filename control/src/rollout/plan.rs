@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::Value;
 
 use super::observed::Service;
+use super::replicas::{self, Slack};
 use super::time;
 use crate::analysis::template::Templates;
 use crate::api::rollout::{Rollout, RolloutAnalysis, RolloutSpec};
@@ -73,8 +74,8 @@ pub struct Plan {
     pub abort_at_deadline: bool,
     /// Finished runs kept.
     pub run_history: RunHistory,
-    /// What to do, step by step.
-    pub canary: Canary,
+    /// How the new revision takes over.
+    pub strategy: Strategy,
     /// The Rollout itself, for the arguments of its analyses.
     pub rollout: Rollout,
     /// The templates of its analyses.
@@ -88,6 +89,79 @@ pub struct RunHistory {
     pub successful: usize,
     /// Others.
     pub unsuccessful: usize,
+}
+
+/// How the new revision takes over.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Strategy {
+    /// Step by step.
+    Canary(Canary),
+}
+
+/// What both strategies have, so that code which does not care need not ask which it is.
+impl Plan {
+    /// The canary strategy, where it is that.
+    #[must_use]
+    pub const fn canary(&self) -> Option<&Canary> {
+        match &self.strategy {
+            Strategy::Canary(canary) => Some(canary),
+        }
+    }
+
+    /// Service that selects the stable pods.
+    #[must_use]
+    pub fn stable_service(&self) -> Option<&String> {
+        self.canary()?.stable_service.as_ref()
+    }
+
+    /// Service that selects the new revision's pods.
+    #[must_use]
+    pub fn new_service(&self) -> Option<&String> {
+        self.canary()?.canary_service.as_ref()
+    }
+
+    /// What to do, in order.
+    #[must_use]
+    pub fn steps(&self) -> &[Step] {
+        self.canary().map_or(&[], |canary| &canary.steps)
+    }
+
+    /// Hash of the step list, where the strategy has steps.
+    #[must_use]
+    pub fn step_hash(&self) -> Option<&String> {
+        Some(&self.canary()?.step_hash)
+    }
+
+    /// Pods that satisfy a step or a promotion, where fewer than all do.
+    #[must_use]
+    pub fn threshold(&self) -> Option<Threshold> {
+        self.canary()?.threshold
+    }
+
+    /// Routing by our proxies, if it is asked for.
+    #[must_use]
+    pub const fn routing(&self) -> Option<&Routing> {
+        match &self.strategy {
+            Strategy::Canary(canary) => canary.routing.as_ref(),
+        }
+    }
+
+    /// How long revisions stay up that get no traffic any more.
+    #[must_use]
+    pub const fn delays(&self) -> Delays {
+        match &self.strategy {
+            Strategy::Canary(canary) => canary.delays,
+        }
+    }
+
+    /// Pods above and below the wanted number that an update may have.
+    pub(super) fn slack(&self, replicas: i32) -> Slack {
+        match &self.strategy {
+            Strategy::Canary(canary) => {
+                replicas::slack(replicas, canary.max_surge, canary.max_unavailable)
+            }
+        }
+    }
 }
 
 /// The canary strategy.
@@ -111,6 +185,8 @@ pub struct Canary {
     pub background: Option<Background>,
     /// Weighted routing; without it the share follows the counts.
     pub routing: Option<Routing>,
+    /// How long revisions stay up that get no traffic any more. With routing only.
+    pub delays: Delays,
 }
 
 /// One step.
@@ -193,15 +269,20 @@ pub struct Routing {
     pub whole: i32,
     /// Least pods of a ReplicaSet that has any.
     pub min_pods: i32,
-    /// Seconds the previous stable stays up after promotion.
-    pub scale_down_delay: i64,
-    /// Old ReplicaSets that may wait for their delay at once.
-    pub delayed_limit: Option<usize>,
-    /// How long the canary stays up after an abort.
-    pub abort_delay: AbortDelay,
 }
 
-/// How long the canary stays up after an abort.
+/// How long revisions stay up that get no traffic any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delays {
+    /// Seconds the previous stable stays up after promotion.
+    pub scale_down: i64,
+    /// Old ReplicaSets that may wait for their delay at once.
+    pub limit: Option<usize>,
+    /// How long the new revision stays up after an abort.
+    pub abort: AbortDelay,
+}
+
+/// How long the new revision stays up after an abort.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AbortDelay {
     /// Seconds.
@@ -219,20 +300,20 @@ pub fn plan(rollout: &Rollout, references: &References) -> Result<Plan, Vec<Inva
     let mut complaints = Complaints::default();
     let pods = pods::parse(rollout, references, &mut complaints);
     times(&rollout.spec, &mut complaints);
-    let canary = strategy::parse(&rollout.spec, &mut complaints);
-    if let (true, Some(canary), Some(pods)) = (complaints.are_none(), &canary, &pods) {
-        references::check(rollout, canary, &pods.labels, references, &mut complaints);
+    let strategy = strategy::parse(&rollout.spec, &mut complaints);
+    if let (true, Some(strategy), Some(pods)) = (complaints.are_none(), &strategy, &pods) {
+        references::check(rollout, strategy, &pods.labels, references, &mut complaints);
     }
     unsupported::refuse(rollout, &mut complaints);
-    match (canary, pods) {
-        (Some(canary), Some(pods)) if complaints.are_none() => {
-            Ok(assemble(rollout, references, canary, pods))
+    match (strategy, pods) {
+        (Some(strategy), Some(pods)) if complaints.are_none() => {
+            Ok(assemble(rollout, references, strategy, pods))
         }
         _ => Err(complaints.0),
     }
 }
 
-fn assemble(rollout: &Rollout, references: &References, canary: Canary, pods: Pods) -> Plan {
+fn assemble(rollout: &Rollout, references: &References, strategy: Strategy, pods: Pods) -> Plan {
     let spec = &rollout.spec;
     let count = |count: Option<i32>, default| {
         count.map_or(default, |count| usize::try_from(count).unwrap_or(0))
@@ -252,7 +333,7 @@ fn assemble(rollout: &Rollout, references: &References, canary: Canary, pods: Po
             successful: count(kept.successful_run_history_limit, 5),
             unsuccessful: count(kept.unsuccessful_run_history_limit, 5),
         },
-        canary,
+        strategy,
         rollout: rollout.clone(),
         templates: references.templates.clone(),
     }

@@ -8,12 +8,12 @@ use super::{pause, phase, replicas, revision, runs, scale, traffic};
 /// R12.1, R12.2: another template or other steps begin the steps anew. Returns whether they did.
 pub(super) fn reset_if_changed(turn: &mut Turn<'_>) -> bool {
     let was = turn.was;
-    let steps = was.step_hash.as_ref() != Some(&turn.plan.canary.step_hash);
+    let steps = was.step_hash.as_ref() != turn.plan.step_hash();
     let template = was
         .current
         .as_ref()
         .is_some_and(|hash| *hash != turn.new.hash);
-    turn.next.step_hash = Some(turn.plan.canary.step_hash.clone());
+    turn.next.step_hash = turn.plan.step_hash().cloned();
     let taken_over = was.step_hash.is_some() && revision::is_observed(was, turn.observed);
     if !template && (!steps || taken_over) {
         return false;
@@ -76,8 +76,7 @@ fn reason(turn: &mut Turn<'_>) -> Option<String> {
     if turn.stable.is_none() {
         return Some("Initial deploy".to_owned());
     }
-    let available =
-        turn.new.available >= replicas::enough(turn.replicas, turn.plan.canary.threshold);
+    let available = turn.new.available >= replicas::enough(turn.replicas, turn.plan.threshold());
     let past = turn.next.promote_full || turn.is_past_steps();
     if turn.is_aborted() || (turn.plan.paused && !turn.is_promoted()) || !past {
         return None;
@@ -96,10 +95,7 @@ fn reason(turn: &mut Turn<'_>) -> Option<String> {
     }
     Some(match turn.next.promote_full {
         true => "Full promotion requested".to_owned(),
-        false => format!(
-            "Completed all {} canary steps",
-            turn.plan.canary.steps.len()
-        ),
+        false => format!("Completed all {} canary steps", turn.plan.steps().len()),
     })
 }
 
@@ -128,7 +124,7 @@ fn complete_step(turn: &mut Turn<'_>) {
     if turn.is_halted() || turn.scaling || !is_done(turn, step) {
         return;
     }
-    let count = turn.plan.canary.steps.len();
+    let count = turn.plan.steps().len();
     let message = format!(
         "Rollout step {}/{count} completed ({})",
         index + 1,

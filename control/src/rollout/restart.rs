@@ -9,8 +9,8 @@ use super::decision::Action;
 use super::observed::{Pod, Revision};
 use super::plan::Plan;
 use super::state::State;
+use super::time;
 use super::turn::Turn;
-use super::{replicas, time};
 
 /// Whether old pods are to be replaced now, so that a decision needs to see the pods.
 #[must_use]
@@ -80,8 +80,7 @@ fn spare(turn: &Turn<'_>, pods: &[Pod]) -> usize {
     let sets = &turn.observed.revisions;
     let available: i32 = sets.iter().map(|set| available(set, pods, turn.now)).sum();
     let wanted: i32 = sets.iter().map(|set| set.wanted).sum();
-    let canary = &turn.plan.canary;
-    let slack = replicas::slack(turn.replicas, canary.max_surge, canary.max_unavailable);
+    let slack = turn.plan.slack(turn.replicas);
     let least = turn.replicas.max(wanted) - slack.unavailable.max(1);
     usize::try_from(available - least).unwrap_or(0)
 }

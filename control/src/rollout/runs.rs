@@ -116,7 +116,7 @@ fn follow_step(turn: &mut Turn<'_>) -> Option<AnalysisRunSummary> {
 }
 
 fn follow_background(turn: &mut Turn<'_>) -> Option<AnalysisRunSummary> {
-    let background = turn.plan.canary.background.as_ref()?;
+    let background = turn.plan.canary()?.background.as_ref()?;
     let started = turn
         .step_index()
         .is_none_or(|index| index >= background.starting_step);

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::decision::Action;
 use super::observed::Revision;
-use super::plan::{AbortDelay, Routing};
+use super::plan::{AbortDelay, Delays, Routing};
 use super::replicas::{self, Move, Position, Sizes};
 use super::turn::Turn;
 use super::{time, traffic};
@@ -40,7 +40,7 @@ pub(super) fn sizes(turn: &Turn<'_>) -> Sizes {
 
 fn position<'a>(turn: &Turn<'a>) -> Position<'a> {
     Position {
-        steps: &turn.plan.canary.steps,
+        steps: turn.plan.steps(),
         index: turn.step_index(),
     }
 }
@@ -51,8 +51,7 @@ fn is_whole(turn: &Turn<'_>) -> bool {
 }
 
 fn basic(turn: &Turn<'_>) -> Sizes {
-    let canary = &turn.plan.canary;
-    let slack = replicas::slack(turn.replicas, canary.max_surge, canary.max_unavailable);
+    let slack = turn.plan.slack(turn.replicas);
     let weight = match (is_whole(turn), turn.is_aborted()) {
         (true, _) => 100,
         (false, true) => 0,
@@ -91,8 +90,8 @@ fn routed(turn: &Turn<'_>, routing: &Routing) -> i32 {
 
 /// R7.7: the sizes are there, and enough of the new pods are available.
 pub(super) fn is_at(turn: &Turn<'_>, sizes: Sizes) -> bool {
-    let enough = replicas::enough(sizes.canary, turn.plan.canary.threshold);
-    let exact = turn.plan.canary.threshold.is_none();
+    let enough = replicas::enough(sizes.canary, turn.plan.threshold());
+    let exact = turn.plan.threshold().is_none();
     let available = turn.new.available;
     let canary =
         turn.new.wanted == sizes.canary && available >= enough && (!exact || available == enough);
@@ -127,8 +126,8 @@ fn scale_stable(turn: &mut Turn<'_>, to: i32) -> bool {
 
 fn scale_new(turn: &mut Turn<'_>, to: i32) -> bool {
     let new = turn.new;
-    if let Some(routing) = turn.routing().filter(|_| turn.is_aborted()) {
-        return leave_after_abort(turn, routing.abort_delay);
+    if turn.routing().is_some() && turn.is_aborted() {
+        return leave_after_abort(turn, turn.plan.delays().abort);
     }
     let free = is_whole(turn);
     let carried = turn
@@ -243,8 +242,7 @@ fn scale_others(turn: &mut Turn<'_>) {
         .collect();
     others.retain(|set| !cut_unhealthy(turn, set));
     others.sort_by_key(|set| std::cmp::Reverse(set.number()));
-    let canary = &turn.plan.canary;
-    let slack = replicas::slack(turn.replicas, canary.max_surge, canary.max_unavailable);
+    let slack = turn.plan.slack(turn.replicas);
     let available: i32 = turn
         .observed
         .revisions
@@ -257,7 +255,7 @@ fn scale_others(turn: &mut Turn<'_>) {
     }
     match turn.routing() {
         None => drain(turn, &others, surplus),
-        Some(routing) => retire(turn, &others, routing),
+        Some(_) => retire(turn, &others, turn.plan.delays()),
     }
 }
 
@@ -282,7 +280,7 @@ fn drain(turn: &mut Turn<'_>, others: &[&Revision], mut surplus: i32) {
 }
 
 /// With routing an old revision waits for its delay, and one that was overtaken before it was stable for nothing but its requests.
-fn retire(turn: &mut Turn<'_>, others: &[&Revision], routing: &Routing) {
+fn retire(turn: &mut Turn<'_>, others: &[&Revision], delays: Delays) {
     let mut delayed = 0;
     for set in others
         .iter()
@@ -298,11 +296,11 @@ fn retire(turn: &mut Turn<'_>, others: &[&Revision], routing: &Routing) {
                 false
             }
             Some(_) => true,
-            None if !turn.next.is_promoted() || routing.scale_down_delay == 0 => true,
-            None if routing.delayed_limit.is_some_and(|limit| delayed >= limit) => true,
+            None if !turn.next.is_promoted() || delays.scale_down == 0 => true,
+            None if delays.limit.is_some_and(|limit| delayed >= limit) => true,
             None => {
                 delayed += 1;
-                set_deadline(turn, set, routing.scale_down_delay);
+                set_deadline(turn, set, delays.scale_down);
                 false
             }
         };

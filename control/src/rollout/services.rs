@@ -6,11 +6,10 @@ use super::turn::Turn;
 
 /// Points stable at stable, and canary at the new revision, or at stable after an abort: once, and there it stays.
 pub(super) fn switch(turn: &mut Turn<'_>) {
-    let canary = &turn.plan.canary;
-    if let (Some(name), Some(stable)) = (&canary.stable_service, turn.stable) {
+    if let (Some(name), Some(stable)) = (turn.plan.stable_service(), turn.stable) {
         point(turn, name, stable, true);
     }
-    if let Some(name) = &canary.canary_service {
+    if let Some(name) = turn.plan.new_service() {
         match turn.old_stable().filter(|_| turn.is_aborted()) {
             Some(stable) => point(turn, name, stable, false),
             None => point(turn, name, turn.new, true),

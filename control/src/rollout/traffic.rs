@@ -97,7 +97,7 @@ fn goal(turn: &Turn<'_>, routing: &Routing, at: i32) -> i32 {
 }
 
 fn is_enough(turn: &Turn<'_>, set: &Revision, target: i32) -> bool {
-    set.available >= replicas::enough(target, turn.plan.canary.threshold)
+    set.available >= replicas::enough(target, turn.plan.threshold())
 }
 
 /// The weight that the new revision has: recorded, and written. Where the two differ somebody has edited the Split, or a turn was
@@ -123,15 +123,14 @@ fn weight_in_force(turn: &Turn<'_>) -> i32 {
 
 /// Writes the weights to the status, unverified where they differ. Returns whether they do.
 fn record(turn: &mut Turn<'_>, routing: &Routing, stable: &Revision, weight: i32) -> bool {
-    let destination = |set: &Revision, service: &Option<String>, weight| WeightDestination {
+    let destination = |set: &Revision, service: Option<&String>, weight| WeightDestination {
         pod_template_hash: Some(set.hash.clone()),
-        service_name: service.clone(),
+        service_name: service.cloned(),
         weight,
     };
-    let services = &turn.plan.canary;
     let weights = TrafficWeights {
-        canary: destination(turn.new, &services.canary_service, weight),
-        stable: destination(stable, &services.stable_service, routing.whole - weight),
+        canary: destination(turn.new, turn.plan.new_service(), weight),
+        stable: destination(stable, turn.plan.stable_service(), routing.whole - weight),
         ..TrafficWeights::default()
     };
     let before = turn.was.weights.as_ref();
@@ -203,14 +202,14 @@ fn canary_pods(turn: &Turn<'_>, routing: &Routing, weight: i32) -> i32 {
 /// Where in the steps the update is.
 fn position<'a>(turn: &Turn<'a>) -> Position<'a> {
     Position {
-        steps: &turn.plan.canary.steps,
+        steps: turn.plan.steps(),
         index: turn.step_index(),
     }
 }
 
 /// Fixed when the weight is set; later lowered, never raised.
 fn needed(turn: &Turn<'_>, set: &Revision, pods: i32, changed: bool) -> u32 {
-    let enough = replicas::enough(pods, turn.plan.canary.threshold).max(1);
+    let enough = replicas::enough(pods, turn.plan.threshold()).max(1);
     let enough = u32::try_from(enough).unwrap_or(1);
     let written = turn
         .observed
@@ -239,17 +238,14 @@ fn rules(turn: &Turn<'_>, routing: &Routing, weight: i32, listed: bool) -> Vec<S
         ports: None,
         weights,
     };
-    let pinned = |service: &Option<String>, name: &str| {
-        let service = service
-            .as_ref()
-            .filter(|service| !routing.services.contains(service))?;
+    let pinned = |service: Option<&String>, name: &str| {
+        let service = service.filter(|service| !routing.services.contains(service))?;
         Some(rule(vec![service.clone()], whole(name)))
     };
-    let canary = &turn.plan.canary;
     let mut rules = vec![rule(routing.services.clone(), shares)];
-    rules.extend(pinned(&canary.stable_service, STABLE));
+    rules.extend(pinned(turn.plan.stable_service(), STABLE));
     rules.extend(pinned(
-        &canary.canary_service,
+        turn.plan.new_service(),
         if listed { CANARY } else { STABLE },
     ));
     rules

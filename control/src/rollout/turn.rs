@@ -151,18 +151,18 @@ impl<'a> Turn<'a> {
 
     /// Routing by our proxies, if it is asked for.
     pub(super) fn routing(&self) -> Option<&'a Routing> {
-        self.plan.canary.routing.as_ref()
+        self.plan.routing()
     }
 
     /// Index of the current step, never beyond the number of steps; none without steps.
     pub(super) fn step_index(&self) -> Option<usize> {
-        let count = self.plan.canary.steps.len();
+        let count = self.plan.steps().len();
         (count > 0).then(|| self.next.step.unwrap_or(0).min(count))
     }
 
     /// The current step; none when all are done.
     pub(super) fn step(&self) -> Option<&'a Step> {
-        self.plan.canary.steps.get(self.step_index()?)
+        self.plan.steps().get(self.step_index()?)
     }
 
     /// All steps are done, or there are none.
@@ -172,7 +172,7 @@ impl<'a> Turn<'a> {
 
     /// The index that means all steps are done.
     pub(super) fn last_index(&self) -> Option<usize> {
-        let count = self.plan.canary.steps.len();
+        let count = self.plan.steps().len();
         (count > 0).then_some(count)
     }
 

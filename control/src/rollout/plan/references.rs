@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 
 use super::invalid::Complaints;
-use super::{Canary, References, Step};
+use super::{Canary, References, Step, Strategy};
 use crate::analysis::build::{self, Role};
 use crate::api::labels;
 use crate::api::rollout::{Rollout, RolloutAnalysis};
 
 pub(super) fn check(
     rollout: &Rollout,
-    canary: &Canary,
+    strategy: &Strategy,
     labels: &BTreeMap<String, String>,
     references: &References,
     complaints: &mut Complaints,
 ) {
+    let Strategy::Canary(canary) = strategy;
     let own = rollout.metadata.name.as_deref().unwrap_or_default();
     for (field, service) in services(canary) {
         check_service(own, &field, service, labels, references, complaints);

@@ -5,7 +5,8 @@ use serde_json::Value;
 
 use super::invalid::Complaints;
 use super::{
-    AbortDelay, Amount, Background, Canary, CanaryScale, PauseFor, Routing, Step, Threshold,
+    AbortDelay, Amount, Background, Canary, CanaryScale, Delays, PauseFor, Routing, Step, Strategy,
+    Threshold,
 };
 use crate::analysis::duration;
 use crate::api::labels;
@@ -16,10 +17,10 @@ use crate::api::rollout::{
 use crate::api::split::DEFAULT_FLEET;
 use crate::rollout::hash;
 
-pub(super) fn parse(spec: &RolloutSpec, complaints: &mut Complaints) -> Option<Canary> {
+pub(super) fn parse(spec: &RolloutSpec, complaints: &mut Complaints) -> Option<Strategy> {
     let field = "spec.strategy.strategy";
     match (&spec.strategy.canary, &spec.strategy.blue_green) {
-        (Some(canary), None) => Some(parse_canary(canary, complaints)),
+        (Some(canary), None) => Some(Strategy::Canary(parse_canary(canary, complaints))),
         (None, Some(_)) => None,
         (Some(_), Some(_)) => {
             complaints.text(
@@ -77,6 +78,7 @@ fn parse_canary(canary: &CanaryStrategy, complaints: &mut Complaints) -> Canary 
                 .map_or(0, |index| usize::try_from(index).unwrap_or(0)),
         }),
         routing,
+        delays: delays(canary),
     }
 }
 
@@ -222,8 +224,6 @@ fn parse_routing(
     let drain_timeout = parse_drain_timeout(block.drain_timeout.as_deref(), complaints);
     let fleet = parse_fleet(block.fleet.as_deref(), complaints);
     let stable = || named(canary.stable_service.as_ref()).into_iter().collect();
-    let delay = canary.scale_down_delay_seconds;
-    let limit = canary.scale_down_delay_revision_limit;
     Routing {
         services: if block.services.is_empty() {
             stable()
@@ -235,9 +235,16 @@ fn parse_routing(
         fleet,
         whole,
         min_pods: canary.min_pods_per_replica_set.unwrap_or(1),
-        scale_down_delay: delay.map_or(30, |seconds| i64::from(seconds.max(0))),
-        delayed_limit: limit.map(|limit| usize::try_from(limit).unwrap_or(0)),
-        abort_delay: match canary.abort_scale_down_delay_seconds {
+    }
+}
+
+fn delays(canary: &CanaryStrategy) -> Delays {
+    let delay = canary.scale_down_delay_seconds;
+    let limit = canary.scale_down_delay_revision_limit;
+    Delays {
+        scale_down: delay.map_or(30, |seconds| i64::from(seconds.max(0))),
+        limit: limit.map(|limit| usize::try_from(limit).unwrap_or(0)),
+        abort: match canary.abort_scale_down_delay_seconds {
             None => AbortDelay::After(30),
             Some(..=0) => AbortDelay::Never,
             Some(seconds) => AbortDelay::After(i64::from(seconds)),

@@ -243,7 +243,7 @@ fn our_block_is_read_or_refused_by_field() {
         model.edit(|spec| {
             spec["strategy"]["canary"]["trafficRouting"]["plugins"]["sidestep/proxy"] = written;
         });
-        let routing = model.plan().unwrap().canary.routing.unwrap();
+        let routing = model.plan().unwrap().routing().unwrap().clone();
         assert_eq!(
             (routing.drain_timeout, routing.fleet.as_deref()),
             (timeout, fleet)

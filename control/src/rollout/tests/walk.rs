@@ -243,13 +243,11 @@ fn raise_is_carried(model: &Model, split: &Split) {
         .status
         .current_step_index
         .map_or(0, |index| usize::try_from(index).unwrap());
-    if index < plan.canary.steps.len() && !model.status.promote_full {
-        let mut weights = plan.canary.steps[..=index]
-            .iter()
-            .filter_map(|step| match step {
-                Step::SetWeight(weight) => Some(*weight),
-                Step::SetCanaryScale(_) | Step::Pause(_) | Step::Analysis(_) => None,
-            });
+    if index < plan.steps().len() && !model.status.promote_full {
+        let mut weights = plan.steps()[..=index].iter().filter_map(|step| match step {
+            Step::SetWeight(weight) => Some(*weight),
+            Step::SetCanaryScale(_) | Step::Pause(_) | Step::Analysis(_) => None,
+        });
         let asked = u32::try_from(weights.next_back().unwrap_or(0)).unwrap();
         assert!(after <= asked, "{after} above the step's {asked}");
     }
