@@ -42,9 +42,11 @@ fn fill_in_replicas(state: &State) -> Decision {
 fn take(turn: &mut Turn<'_>) {
     revision::adopt(turn);
     rollback::forgive_if_promoted(turn);
+    rollback::settle_promotion(turn);
     if conditions::pause_or_resume(turn) || promotion::reset_if_changed(turn) {
         return;
     }
+    rollback::skip_steps(turn);
     revision::sync(turn);
     runs::judge(turn);
     history::clean(turn);

@@ -66,6 +66,8 @@ pub struct Plan {
     pub history_limit: usize,
     /// Pods created before this time are to be replaced; in whole seconds.
     pub restart_at: Option<Timestamp>,
+    /// A rollback skips the steps where fewer revisions than this lie between its revision and stable; none means never.
+    pub rollback_window: Option<usize>,
     /// Steps and promotion stand still.
     pub paused: bool,
     /// Time without progress after which the rollout is Degraded.
@@ -319,6 +321,8 @@ fn assemble(rollout: &Rollout, references: &References, strategy: Strategy, pods
         count.map_or(default, |count| usize::try_from(count).unwrap_or(0))
     };
     let kept = spec.analysis.clone().unwrap_or_default();
+    let window = spec.rollback_window.as_ref();
+    let window = window.and_then(|window| usize::try_from(window.revisions?).ok());
     Plan {
         replicas: spec.replicas,
         selector: pods.selector,
@@ -326,6 +330,7 @@ fn assemble(rollout: &Rollout, references: &References, strategy: Strategy, pods
         min_ready_seconds: spec.min_ready_seconds.unwrap_or(0),
         history_limit: count(spec.revision_history_limit, 10),
         restart_at: spec.restart_at.as_ref().map(|at| time::whole_seconds(at.0)),
+        rollback_window: window.filter(|revisions| *revisions > 0),
         paused: spec.paused == Some(true),
         progress_deadline: SignedDuration::from_secs(i64::from(progress_deadline(spec))),
         abort_at_deadline: spec.progress_deadline_abort == Some(true),

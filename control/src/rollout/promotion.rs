@@ -3,7 +3,7 @@
 use super::conditions;
 use super::plan::{CanaryScale, PauseFor, Step};
 use super::turn::{Resume, Turn};
-use super::{pause, phase, replicas, revision, runs, scale, traffic};
+use super::{pause, phase, replicas, revision, rollback, runs, scale, traffic};
 
 /// R12.1, R12.2: another template or other steps begin the steps anew. Returns whether they did.
 pub(super) fn reset_if_changed(turn: &mut Turn<'_>) -> bool {
@@ -33,27 +33,39 @@ fn reset(turn: &mut Turn<'_>) {
     turn.next.background_run = None;
     turn.next.step = turn.last_index().map(|_| 0);
     if turn.is_promoted() && turn.last_index().is_some() {
-        turn.tell("SkipSteps", "Rollback to stable ReplicaSets".to_owned());
-        turn.next.step = turn.last_index();
+        skip_all(turn, "Rollback to stable ReplicaSets");
+    } else if rollback::is_within_window(turn) {
+        skip_all(
+            turn,
+            match turn.new.wanted {
+                0 => "Rollback to ReplicaSets within RollbackWindow",
+                _ => "Rollback to active ReplicaSets within RollbackWindow",
+            },
+        );
     }
     close(turn);
     turn.look_again(turn.now);
 }
 
+fn skip_all(turn: &mut Turn<'_>, why: &str) {
+    turn.tell("SkipSteps", why.to_owned());
+    turn.next.step = turn.last_index();
+}
+
 /// Ends the turn: promotion, or an abort, or a step that is done; then what follows from it for the status (R3.6).
 pub(super) fn advance(turn: &mut Turn<'_>) {
-    if turn.next.promote_full {
+    if turn.next.promote_full && !turn.is_aborted() {
         turn.will.resume = Resume::All; // R11.1
-        turn.will.forgive = true;
         turn.next.step = turn.last_index();
     }
     if let Some(why) = reason(turn) {
         promote(turn, &why);
     } else if !turn.is_aborted() {
         complete_step(turn);
-        super::rollback::abort_at_deadline(turn);
+        rollback::abort_at_deadline(turn);
     }
     if turn.is_aborted() {
+        turn.next.promote_full = false;
         turn.next.step = match turn.is_promoted() {
             true => turn.last_index(),
             false => turn.last_index().map(|_| 0), // R11.2
@@ -63,7 +75,7 @@ pub(super) fn advance(turn: &mut Turn<'_>) {
 }
 
 fn close(turn: &mut Turn<'_>) {
-    super::rollback::remember(turn);
+    rollback::remember(turn);
     pause::settle(turn);
     conditions::judge(turn);
     let (phase, message) = phase::of(turn.plan, &turn.next, turn.replicas);
@@ -93,10 +105,18 @@ fn reason(turn: &mut Turn<'_>) -> Option<String> {
     if routing.is_some_and(|routing| !traffic::is_whole_and_verified(turn, routing)) {
         return None;
     }
-    Some(match turn.next.promote_full {
-        true => "Full promotion requested".to_owned(),
-        false => format!("Completed all {} canary steps", turn.plan.steps().len()),
-    })
+    Some(why(turn))
+}
+
+fn why(turn: &Turn<'_>) -> String {
+    if turn.next.promote_full {
+        return "Full promotion requested".to_owned();
+    }
+    if rollback::is_within_window(turn) {
+        return "Rollback within window".to_owned();
+    }
+    let count = turn.plan.steps().len();
+    format!("Completed all {count} canary steps")
 }
 
 fn promote(turn: &mut Turn<'_>, why: &str) {

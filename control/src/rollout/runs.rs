@@ -3,6 +3,7 @@
 use super::decision::Action;
 use super::observed::{Run, RunPhase};
 use super::plan::{Plan, Step};
+use super::rollback;
 use super::state::PauseReason;
 use super::turn::Turn;
 use crate::analysis::build::{self, Order, Role};
@@ -13,7 +14,7 @@ use crate::api::rollout::{AnalysisRunSummary, RolloutAnalysis};
 ///
 /// This comes before traffic, so that a version that has failed leaves in the same turn.
 pub(super) fn judge(turn: &mut Turn<'_>) {
-    if turn.stable.is_none() || turn.is_promoted() || turn.is_aborted() || turn.next.promote_full {
+    if turn.is_promoted() || is_over(turn) {
         return;
     }
     let step = matches!(turn.step(), Some(Step::Analysis(_)));
@@ -75,11 +76,15 @@ fn needs_another(turn: &Turn<'_>, run: &Run) -> bool {
     }
 }
 
+/// Nothing is judged any more, or not at all (R16.4).
+fn is_over(turn: &Turn<'_>) -> bool {
+    turn.stable.is_none() || turn.is_aborted() || turn.next.promote_full || rollback::is_fast(turn)
+}
+
 /// Begins, follows and ends the runs of the update.
 pub(super) fn follow(turn: &mut Turn<'_>) {
     turn.analysed = true;
-    let over = turn.is_aborted() || turn.next.promote_full || turn.stable.is_none();
-    if over {
+    if is_over(turn) {
         turn.next.step_run = step_run(turn)
             .map(summary)
             .or_else(|| turn.was.step_run.clone());

@@ -16,7 +16,7 @@ use crate::api::labels;
 
 /// Brings the sizes one move closer to what the step asks for.
 pub(super) fn reconcile(turn: &mut Turn<'_>) {
-    if turn.is_halted() && !turn.scaling {
+    if turn.is_halted() && !turn.scaling && !turn.is_aborted() {
         return;
     }
     drop_deadlines(turn);
@@ -288,7 +288,10 @@ fn retire(turn: &mut Turn<'_>, others: &[&Revision], delays: Delays) {
         .filter(|set| !is_referenced(turn, set))
         .collect::<Vec<_>>()
     {
+        let is_full = delays.limit.is_some_and(|limit| delayed >= limit);
+        let undelayed = is_full || delays.scale_down == 0;
         let due = match set.deadline() {
+            _ if undelayed => true,
             Some(deadline) if deadline > turn.now => {
                 delayed += 1;
                 wait_for_deadline(turn, set, deadline);
@@ -296,8 +299,7 @@ fn retire(turn: &mut Turn<'_>, others: &[&Revision], delays: Delays) {
                 false
             }
             Some(_) => true,
-            None if !turn.next.is_promoted() || delays.scale_down == 0 => true,
-            None if delays.limit.is_some_and(|limit| delayed >= limit) => true,
+            None if !turn.next.is_promoted() => true,
             None => {
                 delayed += 1;
                 set_deadline(turn, set, delays.scale_down);

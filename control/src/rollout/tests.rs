@@ -3,6 +3,7 @@
 mod golden;
 mod model;
 mod restart;
+mod rollback;
 mod traces;
 mod walk;
 

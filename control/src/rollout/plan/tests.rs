@@ -457,10 +457,6 @@ fn workloads() {
 #[test]
 fn what_is_not_done_is_refused() {
     check(
-        &json!({"rollbackWindow": {"revisions": 3}}),
-        &["spec.rollbackWindow: not supported by this version"],
-    );
-    check(
         &canary(&json!({"canaryMetadata": {}, "stableMetadata": {}, "pingPong": {}})),
         &[
             "spec.strategy.canary.canaryMetadata: not supported by this version",

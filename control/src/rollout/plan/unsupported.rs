@@ -10,15 +10,7 @@ pub(super) fn refuse(rollout: &Rollout, complaints: &mut Complaints) {
         .workload_ref
         .as_ref()
         .and_then(|workload| workload.scale_down.as_deref());
-    let window = spec
-        .rollback_window
-        .as_ref()
-        .and_then(|window| window.revisions);
     let top = [
-        (
-            "spec.rollbackWindow",
-            window.is_some_and(|revisions| revisions > 0),
-        ),
         (
             "spec.workloadRef.scaleDown",
             scale_down.is_some_and(|when| when != "never"),

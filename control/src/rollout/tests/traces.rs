@@ -6,7 +6,7 @@ use super::Model;
 use crate::rollout::observed::{Failure, RunPhase};
 
 /// Events since the last call, the revisions' hashes replaced by their image tags.
-fn told(model: &mut Model) -> Vec<String> {
+pub(super) fn told(model: &mut Model) -> Vec<String> {
     let mut events = model.take_events();
     for event in &mut events {
         for set in &model.sets {
@@ -19,7 +19,7 @@ fn told(model: &mut Model) -> Vec<String> {
 }
 
 /// Only what was scaled: `V1 10-8`.
-fn scaled(model: &mut Model) -> Vec<String> {
+pub(super) fn scaled(model: &mut Model) -> Vec<String> {
     let events = told(model);
     let scaling = events
         .iter()
@@ -46,7 +46,7 @@ fn reasons(model: &mut Model) -> Vec<String> {
         .collect()
 }
 
-fn seen(model: &Model) -> String {
+pub(super) fn seen(model: &Model) -> String {
     let index = model
         .status
         .current_step_index
@@ -56,14 +56,14 @@ fn seen(model: &Model) -> String {
         .to_owned()
 }
 
-fn pause_at(weights: &[i32]) -> serde_json::Value {
+pub(super) fn pause_at(weights: &[i32]) -> serde_json::Value {
     weights
         .iter()
         .flat_map(|weight| [json!({"setWeight": weight}), json!({"pause": {}})])
         .collect()
 }
 
-const ABORTED: &str = "0 Degraded RolloutAborted: Rollout aborted update to revision 2";
+pub(super) const ABORTED: &str = "0 Degraded RolloutAborted: Rollout aborted update to revision 2";
 
 #[test]
 fn first_deploy_with_routing() {
@@ -979,7 +979,7 @@ fn routing_taken_out_gives_everything_back() {
 
 // Analysis.
 
-fn with_template(mut model: Model) -> Model {
+pub(super) fn with_template(mut model: Model) -> Model {
     let spec =
         json!({"metrics": [{"name": "m", "count": 1, "provider": {"web": {"url": "http://x"}}}]});
     model
