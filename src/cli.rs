@@ -154,6 +154,9 @@ pub(crate) struct RunArgs {
     /// Threads of the proxy [default: the CPUs this process may use]
     #[arg(long, value_name = "N")]
     pub(crate) proxy_workers: Option<String>,
+    /// Limits, deadlines and retries of the proxy, as YAML; docs/proxy.yaml shows all with their defaults
+    #[arg(long, value_name = "FILE")]
+    pub(crate) proxy_config: Option<PathBuf>,
     /// Write one JSON line per request to this file, or to stdout with `-`
     #[arg(long, value_name = "FILE")]
     pub(crate) access_log: Option<PathBuf>,

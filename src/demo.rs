@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use sidestep_proxy::TableHandle;
+use sidestep_proxy::{Config, TableHandle};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -17,7 +17,7 @@ use crate::apply::Applier;
 use crate::client::Session;
 use crate::commands::live::Live;
 use crate::commands::print;
-use crate::machine::{Machine, Settings};
+use crate::machine::{self, Machine, Settings};
 use crate::manifest;
 use crate::rates::Rates;
 use crate::run::{end, signalled};
@@ -73,18 +73,19 @@ fn parts(settings: &DemoSettings) -> Settings {
     let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     Settings {
         namespace: "default".to_owned(),
-        listen: settings.listen,
+        proxy: Config {
+            listen: vec![settings.listen],
+            ..machine::proxy_config()
+        },
         admin: any_port,
         api: any_port,
         dashboard: settings.dashboard,
         state: None,
-        kubeconfig_out: Some(settings.kubeconfig_out.clone()),
+        kubeconfig_out: settings.kubeconfig_out.clone(),
         default_service: Some(ServiceName {
             namespace: "default".to_owned(),
             name: NAME.to_owned(),
         }),
-        proxy_workers: None,
-        access_log: None,
     }
 }
 

@@ -8,18 +8,18 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use axum::Router;
 use jiff::Timestamp;
 use prometheus::Registry;
+use serde_json::json;
 use sidestep_control::controller::{self, Controller};
 use sidestep_control::local::workloads::Workloads;
 use sidestep_control::local::{self, Local};
 use sidestep_control::{fleet, routing};
 use sidestep_proxy::table::Pick;
-use sidestep_proxy::{Proxy, TableHandle, config, proxy};
+use sidestep_proxy::{Config, Proxy, TableHandle, proxy};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -29,22 +29,18 @@ use crate::admin::Admin;
 use crate::client::Session;
 use crate::dashboard::Dashboard;
 use crate::membership;
-use crate::settings::{AccessLog, ServiceName};
+use crate::settings::ServiceName;
 
 /// Rollouts looked at side by side: each waits for the API server most of the time.
 const CONTROLLER_WORKERS: NonZeroUsize = NonZeroUsize::new(16).expect("16 is above 0");
 
-/// How long clients are asked to go before idle connections are closed: 1 s. Nobody in front of us has to learn that we are going,
-/// but a client may send its next request in the moment in which its connection is closed (6 of 64 at once, under load).
-const GRACE: Duration = Duration::from_secs(1);
-
 /// What one machine is made of. Everything is usable; a port in use is found when it is bound.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
     /// Namespace of commands that name none, and of Services' bare names.
     pub(crate) namespace: String,
-    /// Where the proxy listens.
-    pub(crate) listen: SocketAddr,
+    /// The proxy's part: addresses, limits, deadlines, access log.
+    pub(crate) proxy: Config,
     /// Where metrics, probes and the table are served.
     pub(crate) admin: SocketAddr,
     /// Where the embedded API server listens.
@@ -53,14 +49,10 @@ pub(crate) struct Settings {
     pub(crate) dashboard: Option<SocketAddr>,
     /// The folder that keeps all objects; `None` keeps them in memory.
     pub(crate) state: Option<PathBuf>,
-    /// Where the kubeconfig is written; `None` writes none.
-    pub(crate) kubeconfig_out: Option<PathBuf>,
+    /// Where the kubeconfig is written.
+    pub(crate) kubeconfig_out: PathBuf,
     /// The Service that answers for hosts that name no Service.
     pub(crate) default_service: Option<ServiceName>,
-    /// Threads of the proxy; `None` is one per CPU this process may use.
-    pub(crate) proxy_workers: Option<NonZeroUsize>,
-    /// Where one JSON line per request is written; `None` is nowhere.
-    pub(crate) access_log: Option<AccessLog>,
 }
 
 /// One machine at work.
@@ -83,16 +75,27 @@ pub(crate) struct Machine {
     tasks: JoinSet<anyhow::Result<()>>,
 }
 
+/// What a proxy on one machine does otherwise than one of a fleet, in the words of its configuration file. Answers name their version,
+/// to show the split at work. Clients are asked to go for 1 s before idle connections are closed: nobody in front of us has to learn
+/// that we are going, but a client may send its next request in the moment in which its connection is closed (6 of 64 at once, under
+/// load).
+pub(crate) fn proxy_defaults() -> serde_json::Value {
+    json!({"namesVersions": true, "drain": {"grace": "1s"}})
+}
+
+/// The proxy on one machine where no file says otherwise; addresses are to be added.
+pub(crate) fn proxy_config() -> Config {
+    serde_json::from_value(proxy_defaults()).expect("the defaults are in the form of the file")
+}
+
 impl Machine {
     /// Starts everything; returns when the proxy serves its first table.
     ///
     /// # Errors
     /// A port in use, a state folder that cannot be used: what, and what to do.
     pub(crate) async fn start(settings: Settings) -> anyhow::Result<Self> {
-        let proxy = Arc::new(
-            Proxy::start(proxy_config(&settings))
-                .map_err(|error| proxy_complaint(error, settings.listen))?,
-        );
+        let proxy =
+            Arc::new(Proxy::start(settings.proxy.clone()).map_err(|error| proxy_complaint(error))?);
         let admin = bind(settings.admin, "--admin").await?;
         let dashboard = match settings.dashboard {
             Some(address) => Some(bind(address, "--dashboard").await?),
@@ -273,9 +276,9 @@ fn not_listening(flag: &str, address: SocketAddr, error: &io::Error) -> anyhow::
     anyhow!("{flag}: listening at {address}: {error}")
 }
 
-fn proxy_complaint(error: proxy::Error, listen: SocketAddr) -> anyhow::Error {
+fn proxy_complaint(error: proxy::Error) -> anyhow::Error {
     match &error {
-        proxy::Error::Listen { source, .. } => not_listening("--listen", listen, source),
+        proxy::Error::Listen { address, source } => not_listening("--listen", *address, source),
         proxy::Error::AccessLog(_) => anyhow!(error).context("--access-log"),
         proxy::Error::NoAddress | proxy::Error::Thread { .. } | proxy::Error::Died { .. } => {
             anyhow!(error).context("starting the proxy")
@@ -290,21 +293,6 @@ fn local_complaint(error: local::Error) -> anyhow::Error {
         local::Error::State(_) => anyhow!(error).context("--state"),
         local::Error::Kubeconfig(_) => anyhow!(error).context("--kubeconfig-out"),
     }
-}
-
-fn proxy_config(settings: &Settings) -> sidestep_proxy::Config {
-    let mut config = sidestep_proxy::Config::new(vec![settings.listen]);
-    if let Some(workers) = settings.proxy_workers {
-        config.workers = workers;
-    }
-    config.names_versions = true;
-    config.drain.grace = GRACE;
-    config.access_log = match &settings.access_log {
-        None => config::AccessLog::Off,
-        Some(AccessLog::Stdout) => config::AccessLog::Stdout,
-        Some(AccessLog::File(path)) => config::AccessLog::File(path.clone()),
-    };
-    config
 }
 
 fn controller_config() -> controller::Config {
@@ -322,7 +310,7 @@ fn local_config(settings: &Settings) -> local::Config {
     local::Config {
         listen: settings.api,
         state: settings.state.clone(),
-        kubeconfig: settings.kubeconfig_out.clone(),
+        kubeconfig: Some(settings.kubeconfig_out.clone()),
         ..local::Config::default()
     }
 }

@@ -3,6 +3,7 @@
 //! YAML is read into a tree that keeps the line of every field, then into JSON, and from there on the strict checks of the embedded
 //! API server decide; so a manifest that is read here is one that can be applied. Nothing is applied unless everything can be read.
 
+pub(crate) mod configuration;
 mod meaning;
 mod yaml;
 

@@ -4,7 +4,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::apply::{self, Applier, Changes};
 use crate::commands::{failure, print};
-use crate::machine::{Machine, Settings};
+use crate::machine::Machine;
 use crate::manifest;
 use crate::settings::RunSettings;
 
@@ -13,8 +13,8 @@ use crate::settings::RunSettings;
 /// # Errors
 /// A manifest that is wrong (nothing is started or applied then), a port in use, or a part that failed.
 pub(crate) async fn run(settings: RunSettings) -> anyhow::Result<()> {
-    let objects = manifest::read(&settings.manifests, &settings.namespace)?;
-    let mut machine = Machine::start(machine(&settings)).await?;
+    let objects = manifest::read(&settings.manifests, &settings.machine.namespace)?;
+    let mut machine = Machine::start(settings.machine.clone()).await?;
     let mut applier = Applier::new(machine.session.client.clone());
     let told = async {
         let changes = applier.apply(objects).await?;
@@ -47,7 +47,13 @@ async fn until_ended(
 ) -> anyhow::Result<()> {
     let watching = async {
         if settings.watch {
-            apply::watch(&settings.manifests, &settings.namespace, applier, tell).await;
+            apply::watch(
+                &settings.manifests,
+                &settings.machine.namespace,
+                applier,
+                tell,
+            )
+            .await;
         }
         std::future::pending::<()>().await;
     };
@@ -89,21 +95,6 @@ pub(crate) async fn signalled() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn machine(settings: &RunSettings) -> Settings {
-    Settings {
-        namespace: settings.namespace.clone(),
-        listen: settings.listen,
-        admin: settings.admin,
-        api: settings.api,
-        dashboard: settings.dashboard,
-        state: settings.state.clone(),
-        kubeconfig_out: Some(settings.kubeconfig_out.clone()),
-        default_service: settings.default_service.clone(),
-        proxy_workers: settings.proxy_workers,
-        access_log: settings.access_log.clone(),
-    }
-}
-
 /// What the user needs to go on.
 fn greeting(machine: &Machine, settings: &RunSettings) -> String {
     let page = machine
@@ -113,6 +104,6 @@ fn greeting(machine: &Machine, settings: &RunSettings) -> String {
         "traffic    http://{} (the Host header names the Service)\ndashboard  {page}\nadmin      http://{}/metrics\nkubectl    --kubeconfig {}\n",
         machine.listen,
         machine.admin,
-        settings.kubeconfig_out.display()
+        settings.machine.kubeconfig_out.display()
     )
 }

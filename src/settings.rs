@@ -10,7 +10,12 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use sidestep_proxy::Config;
+use sidestep_proxy::config::AccessLog;
+
 use crate::cli::{DemoArgs, RunArgs};
+use crate::machine;
+use crate::manifest::configuration;
 
 /// What `sidestep run` needs to know, all of it usable.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,26 +24,8 @@ pub(crate) struct RunSettings {
     pub(crate) manifests: Vec<Source>,
     /// Apply the manifests again when they change.
     pub(crate) watch: bool,
-    /// Namespace of objects that name none.
-    pub(crate) namespace: String,
-    /// Where the proxy listens.
-    pub(crate) listen: SocketAddr,
-    /// Where metrics, probes and the table are served.
-    pub(crate) admin: SocketAddr,
-    /// Where the embedded API server listens; loopback.
-    pub(crate) api: SocketAddr,
-    /// Where the dashboard listens; `None` is off.
-    pub(crate) dashboard: Option<SocketAddr>,
-    /// The folder that keeps all objects; `None` keeps them in memory.
-    pub(crate) state: Option<PathBuf>,
-    /// Where the kubeconfig of the embedded cluster is written.
-    pub(crate) kubeconfig_out: PathBuf,
-    /// The Service that answers for hosts that name no Service.
-    pub(crate) default_service: Option<ServiceName>,
-    /// Threads of the proxy; `None` is one per CPU this process may use.
-    pub(crate) proxy_workers: Option<NonZeroUsize>,
-    /// Where one JSON line per request is written; `None` is nowhere.
-    pub(crate) access_log: Option<AccessLog>,
+    /// What runs them.
+    pub(crate) machine: machine::Settings,
 }
 
 /// What `sidestep demo` needs to know, all of it usable.
@@ -78,15 +65,6 @@ pub(crate) struct ServiceName {
     pub(crate) namespace: String,
     /// Its name.
     pub(crate) name: String,
-}
-
-/// Where the access log goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum AccessLog {
-    /// To standard output.
-    Stdout,
-    /// To a file, appended.
-    File(PathBuf),
 }
 
 /// Which container, and its new image.
@@ -165,6 +143,10 @@ impl RunSettings {
             "--default-service",
             optional(args.default_service.as_deref(), service),
         );
+        let proxy_config = complaints.take(
+            "--proxy-config",
+            optional(args.proxy_config.as_deref(), proxy_config),
+        );
         let proxy_workers = complaints.take(
             "--proxy-workers",
             optional(args.proxy_workers.as_deref(), workers),
@@ -173,20 +155,27 @@ impl RunSettings {
             "--access-log",
             optional(args.access_log.as_deref(), access_log),
         );
+        let proxy = || {
+            let mut proxy = proxy_config?.unwrap_or_else(machine::proxy_config);
+            proxy.listen = vec![listen?];
+            proxy.workers = proxy_workers?.unwrap_or(proxy.workers);
+            proxy.access_log = access_log?.unwrap_or_default();
+            Some(proxy)
+        };
         let settings = || {
             Some(Self {
                 manifests,
                 watch: args.watch,
-                namespace: namespace?,
-                listen: listen?,
-                admin: admin?,
-                api: api?,
-                dashboard: dashboard?,
-                state: state?,
-                kubeconfig_out: kubeconfig_out?,
-                default_service: default_service?,
-                proxy_workers: proxy_workers?,
-                access_log: access_log?,
+                machine: machine::Settings {
+                    namespace: namespace?,
+                    proxy: proxy()?,
+                    admin: admin?,
+                    api: api?,
+                    dashboard: dashboard?,
+                    state: state?,
+                    kubeconfig_out: kubeconfig_out?,
+                    default_service: default_service?,
+                },
             })
         };
         complaints.or(settings())
@@ -395,6 +384,11 @@ fn workers(text: &str) -> Result<NonZeroUsize, String> {
         .map_err(|_| format!("`{text}` is no number of threads: 1 or more"))
 }
 
+fn proxy_config(path: &Path) -> Result<Config, String> {
+    let config = configuration::read(path, machine::proxy_defaults());
+    config.map_err(|fault| fault.to_string())
+}
+
 fn access_log(path: &Path) -> Result<AccessLog, String> {
     match path == Path::new("-") {
         true => Ok(AccessLog::Stdout),
@@ -479,8 +473,8 @@ mod tests {
 
     #[test]
     fn defaults_listen_on_loopback_only() {
-        let settings = run("run", None).unwrap();
-        assert_eq!(settings.listen, "127.0.0.1:8080".parse().unwrap());
+        let settings = run("run", None).unwrap().machine;
+        assert_eq!(settings.proxy.listen, ["127.0.0.1:8080".parse().unwrap()]);
         assert!(
             [settings.admin, settings.api, settings.dashboard.unwrap()]
                 .iter()
@@ -494,9 +488,9 @@ mod tests {
             (
                 settings.namespace.as_str(),
                 settings.state,
-                settings.access_log
+                settings.proxy.access_log
             ),
-            ("default", None, None)
+            ("default", None, AccessLog::Off)
         );
     }
 
