@@ -24,8 +24,9 @@
 //! | `scale`, `replicas` | which ReplicaSet may grow or shrink now; the arithmetic |
 //! | [`restart`] | which old pods go next |
 //! | `runs`, `pause`, `promotion`, `rollback`, `history` | analysis, pauses, steps and promotion, aborts, old revisions |
-//! | `conditions`, `phase` | what the status says of all this |
+//! | `conditions`, `phase`, `arrival` | what the status says of all this |
 
+mod arrival;
 mod conditions;
 pub mod decide;
 pub mod decision;

@@ -7,7 +7,7 @@ use super::plan::Step;
 use super::state::State;
 use super::time;
 use super::turn::Turn;
-use super::{phase, rollback};
+use super::{arrival, phase, rollback};
 use crate::api::rollout::RolloutCondition;
 
 pub(super) const INVALID_SPEC: &str = "InvalidSpec";
@@ -76,8 +76,9 @@ pub(super) fn pause_or_resume(turn: &mut Turn<'_>) -> bool {
     if next == *was {
         return false;
     }
-    (next.phase, next.message) = phase::of(turn.plan, &next, turn.replicas);
     turn.next = next;
+    let pending = arrival::pending(turn);
+    (turn.next.phase, turn.next.message) = phase::of(turn.plan, &turn.next, turn.replicas, pending);
     turn.keep_waiting();
     turn.look_again(turn.now);
     true
@@ -191,7 +192,8 @@ fn judge_progress(turn: &mut Turn<'_>, became_unhealthy: bool) {
         set(&mut turn.next, &says, now);
     } else if made_progress(turn) || became_unhealthy {
         let message = format!("ReplicaSet \"{name}\" is progressing.");
-        let (reason, message) = match turn.next.is_promoted() && became_unhealthy {
+        let lacking = turn.next.counts.available < turn.replicas;
+        let (reason, message) = match turn.next.is_promoted() && became_unhealthy && lacking {
             true => (
                 "ReplicaSetNotAvailable",
                 "Rollout does not have minimum availability",
@@ -283,6 +285,7 @@ fn is_healthy(turn: &Turn<'_>) -> bool {
         && counted.iter().all(|count| *count == turn.replicas)
         && turn.is_past_steps()
         && turn.next.is_promoted()
+        && arrival::pending(turn).is_none()
 }
 
 /// R5.1.

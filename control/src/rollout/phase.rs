@@ -6,13 +6,23 @@ use super::restart;
 use super::state::State;
 use crate::api::rollout::RolloutCondition;
 
-/// The phase and message of a status.
-pub(super) fn of(plan: &Plan, state: &State, replicas: i32) -> (Option<String>, Option<String>) {
-    let (phase, message) = judge(plan, state, replicas);
+/// The phase and message of a status; `pending` is what of a promotion is still to arrive.
+pub(super) fn of(
+    plan: &Plan,
+    state: &State,
+    replicas: i32,
+    pending: Option<&'static str>,
+) -> (Option<String>, Option<String>) {
+    let (phase, message) = judge(plan, state, replicas, pending);
     (Some(phase.to_owned()), message)
 }
 
-fn judge(plan: &Plan, state: &State, replicas: i32) -> (&'static str, Option<String>) {
+fn judge(
+    plan: &Plan,
+    state: &State,
+    replicas: i32,
+    pending: Option<&'static str>,
+) -> (&'static str, Option<String>) {
     if let Some((phase, message)) = degraded(state) {
         return (phase, Some(message));
     }
@@ -25,7 +35,7 @@ fn judge(plan: &Plan, state: &State, replicas: i32) -> (&'static str, Option<Str
     if restart::is_asked_for(plan, state) {
         return ("Progressing", Some("rollout is restarting".to_owned()));
     }
-    match unfinished(plan, state, replicas) {
+    match unfinished(plan, state, replicas).or(pending) {
         Some(what) => ("Progressing", Some(what.to_owned())),
         None => ("Healthy", None),
     }

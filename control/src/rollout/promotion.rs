@@ -3,7 +3,7 @@
 use super::conditions;
 use super::plan::{CanaryScale, PauseFor, Step};
 use super::turn::{Resume, Turn};
-use super::{pause, phase, replicas, revision, rollback, runs, scale, traffic};
+use super::{arrival, pause, phase, replicas, revision, rollback, runs, scale, traffic};
 
 /// R12.1, R12.2: another template or other steps begin the steps anew. Returns whether they did.
 pub(super) fn reset_if_changed(turn: &mut Turn<'_>) -> bool {
@@ -78,7 +78,8 @@ fn close(turn: &mut Turn<'_>) {
     rollback::remember(turn);
     pause::settle(turn);
     conditions::judge(turn);
-    let (phase, message) = phase::of(turn.plan, &turn.next, turn.replicas);
+    let pending = arrival::pending(turn);
+    let (phase, message) = phase::of(turn.plan, &turn.next, turn.replicas, pending);
     turn.next.phase = phase;
     turn.next.message = message;
 }

@@ -1,7 +1,7 @@
 //! The canary trace of R2.28, as corrected by the record of what Argo does, cell by cell.
 //!
-//! Two rows are ours: a weight is recorded in one turn and counts in the next, when every proxy has acknowledged it; and promotion
-//! follows the acknowledgement of the whole weight.
+//! Three rows are ours: a weight is recorded in one turn and counts in the next, when every proxy has acknowledged it; promotion
+//! follows the acknowledgement of the whole weight; and Healthy follows the switch of traffic and Services.
 
 use serde_json::json;
 
@@ -36,6 +36,7 @@ fn row(
 }
 
 const MORE: &str = "Progressing more replicas need to be updated";
+const CUTOVER: &str = "Progressing service cutover pending";
 const WAITING: &str = "Progressing waiting for all steps to complete";
 
 #[test]
@@ -198,7 +199,7 @@ fn canary_with_routing() {
         3,
         (10, 10),
         (100, 0),
-        "Healthy ",
+        CUTOVER,
         &[
             "Normal RolloutCompleted: Rollout completed update to revision 2 (NEW): Completed all 3 canary steps",
         ],
@@ -213,13 +214,14 @@ fn canary_with_routing() {
         3,
         (10, 10),
         (0, 100),
-        "Healthy ",
+        CUTOVER,
         &[
             &switched,
             "Normal TrafficWeightUpdated: Traffic weight updated from 100 to 0",
         ],
     );
     assert_eq!(shares(&model), before, "promotion moves no request");
+    row(&mut model, 3, (10, 10), (0, 100), "Healthy ", &[]);
     model.run();
     let deadline = model.set("1").deadline().unwrap();
     assert_eq!(deadline.to_string(), "2026-01-01T00:00:30Z");

@@ -111,9 +111,13 @@ fn first_deploy_with_routing() {
     );
     assert_eq!(
         (seen(&model), model.weights()),
-        ("2 Healthy".to_owned(), Some((0, 100)))
+        (
+            "2 Progressing service cutover pending".to_owned(),
+            Some((0, 100))
+        )
     );
     model.run();
+    assert_eq!(seen(&model), "2 Healthy");
 }
 
 #[test]
@@ -1166,4 +1170,42 @@ fn a_canary_scaled_to_nothing_gets_nothing() {
         ),
         ("2 Paused CanaryPauseStep", Some((0, 100)), 0)
     );
+}
+
+#[test]
+fn a_rollback_to_stable_is_healthy_when_the_traffic_is_back() {
+    let mut model = Model::routed(4, &pause_at(&[50])).deployed();
+    model.image("2");
+    model.run_ready();
+    model.prompt = false;
+    model.image("1");
+    model.run_ready();
+    assert_eq!(
+        (seen(&model).as_str(), model.weights()),
+        ("2 Progressing traffic cutover pending", Some((0, 100)))
+    );
+    assert_eq!(
+        model.memory.waiting.as_ref().unwrap().reason,
+        "acknowledgement"
+    );
+    model.prompt = true;
+    model.acknowledge();
+    model.run_ready();
+    assert_eq!(seen(&model), "2 Healthy");
+}
+
+#[test]
+fn without_routing_a_promotion_ends_with_its_services() {
+    let services = json!({"stableService": "web-stable", "canaryService": "web-canary"});
+    let mut model = Model::new(2, &services).deployed();
+    model.image("2");
+    model.turn();
+    model.turn();
+    for _ in 0..20 {
+        model.turn();
+        model.all_ready();
+        let both = model.selects("web-stable", "2") && model.selects("web-canary", "2");
+        assert!(model.phase() != "Healthy" || both);
+    }
+    assert_eq!(seen(&model), "- Healthy");
 }

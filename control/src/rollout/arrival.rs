@@ -1,0 +1,38 @@
+//! Whether a promotion has arrived: requests and selectors are where the status says they are. Until then a rollout is not Healthy.
+
+use super::observed::Service;
+use super::turn::Turn;
+
+/// What of a promoted revision is still to arrive, as the status message says it; none when all of it has, or nothing is promoted.
+pub(super) fn pending(turn: &Turn<'_>) -> Option<&'static str> {
+    if !turn.next.is_promoted() {
+        return None;
+    }
+    match (are_services_switched(turn), is_traffic_switched(turn)) {
+        (true, true) => None,
+        (true, false) => Some("traffic cutover pending"),
+        (false, _) => Some("service cutover pending"),
+    }
+}
+
+/// The Services as they were read, not as they have been told to be.
+fn are_services_switched(turn: &Turn<'_>) -> bool {
+    let named = [turn.plan.stable_service(), turn.plan.new_service()];
+    named.into_iter().flatten().all(|name| {
+        let mut services = turn.observed.services.iter();
+        let service = services.find(|service| service.name == *name);
+        service.and_then(Service::hash) == turn.next.stable.as_deref()
+    })
+}
+
+/// Every proxy has served stable with the whole weight. Where there is no proxy none serves anything else.
+fn is_traffic_switched(turn: &Turn<'_>) -> bool {
+    if turn.routing().is_none() || turn.observed.fleet.proxies.is_empty() {
+        return true;
+    }
+    turn.next.weights.as_ref().is_some_and(|weights| {
+        weights.canary.weight == 0
+            && weights.stable.pod_template_hash == turn.next.stable
+            && weights.verified == Some(true)
+    })
+}
