@@ -22,6 +22,7 @@
 //! | `revision`, `hash`, `template` | which ReplicaSet the spec asks for, its number, its name |
 //! | `traffic`, `services` | weights and their acknowledgement; selectors |
 //! | `scale`, `replicas` | which ReplicaSet may grow or shrink now; the arithmetic |
+//! | `dynamic` | stable's size with `dynamicStableScale`, and how a version leaves it |
 //! | [`restart`] | which old pods go next |
 //! | `runs`, `pause`, `promotion`, `rollback`, `history` | analysis, pauses, steps and promotion, aborts, old revisions |
 //! | `conditions`, `phase`, `arrival` | what the status says of all this |
@@ -30,6 +31,7 @@ mod arrival;
 mod conditions;
 pub mod decide;
 pub mod decision;
+mod dynamic;
 mod hash;
 mod history;
 pub mod observed;

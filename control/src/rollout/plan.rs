@@ -271,6 +271,8 @@ pub struct Routing {
     pub whole: i32,
     /// Least pods of a ReplicaSet that has any.
     pub min_pods: i32,
+    /// Stable shrinks as the canary's weight grows.
+    pub dynamic: bool,
 }
 
 /// How long revisions stay up that get no traffic any more.
@@ -289,6 +291,8 @@ pub struct Delays {
 pub enum AbortDelay {
     /// Seconds.
     After(i64),
+    /// As long as requests are sent to it: sizes follow weights.
+    WithTraffic,
     /// For ever.
     Never,
 }

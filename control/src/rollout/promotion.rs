@@ -185,11 +185,11 @@ fn is_at(turn: &mut Turn<'_>) -> bool {
 
 /// With routing the weight has been set and every proxy has served it. A canary without pods gets none, whatever the step says.
 fn carries(turn: &Turn<'_>, weight: i32) -> bool {
-    let recorded = turn
-        .next
-        .weights
-        .as_ref()
-        .map_or(0, |weights| weights.canary.weight);
+    let new = Some(&turn.new.hash);
+    let canary = turn.next.weights.as_ref().map(|weights| &weights.canary);
+    let recorded = canary
+        .filter(|canary| canary.pod_template_hash.as_ref() == new)
+        .map_or(0, |canary| canary.weight);
     let empty = scale::sizes(turn).canary == 0;
     turn.routing().is_none() || (traffic::is_verified(turn) && (recorded == weight || empty))
 }

@@ -243,20 +243,22 @@ impl Position<'_> {
 
     /// The canary's size apart from its weight (R7.5): the last `setCanaryScale` at or before the current step.
     pub(super) fn scale(self, replicas: i32, whole: i32) -> Option<i32> {
-        let index = self.index.filter(|index| *index < self.steps.len())?;
-        let mut scales = self
-            .steps
-            .iter()
-            .take(index + 1)
-            .filter_map(|step| match step {
-                Step::SetCanaryScale(scale) => Some(*scale),
-                Step::SetWeight(_) | Step::Pause(_) | Step::Analysis(_) => None,
-            });
-        match scales.next_back()? {
+        match self.nearest_scale()? {
             CanaryScale::Replicas(pods) => Some(pods),
             CanaryScale::Weight(weight) => Some(share_up(replicas, weight, whole)),
             CanaryScale::MatchTrafficWeight => None,
         }
+    }
+
+    /// The last `setCanaryScale` at or before the current step; none when the steps are done.
+    pub(super) fn nearest_scale(self) -> Option<CanaryScale> {
+        let index = self.index.filter(|index| *index < self.steps.len())?;
+        let steps = self.steps.iter().take(index + 1);
+        let mut scales = steps.filter_map(|step| match step {
+            Step::SetCanaryScale(scale) => Some(*scale),
+            Step::SetWeight(_) | Step::Pause(_) | Step::Analysis(_) => None,
+        });
+        scales.next_back()
     }
 }
 

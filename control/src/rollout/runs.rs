@@ -63,6 +63,15 @@ pub(super) fn failed<'a>(turn: &Turn<'a>) -> Option<&'a Run> {
     current.find(|run| matches!(run.phase, RunPhase::Failed | RunPhase::Error))
 }
 
+/// An analysis of the update has failed, also one that has been deleted since.
+pub(super) fn has_failed(turn: &Turn<'_>) -> bool {
+    let known = [&turn.was.step_run, &turn.was.background_run];
+    let noted = |summary: &AnalysisRunSummary| RunPhase::read(&summary.status) == RunPhase::Failed;
+    let seen = |run: &Run| run.phase == RunPhase::Failed;
+    let mut known = known.into_iter().flatten();
+    known.any(|summary| noted(summary) || named(turn, summary).is_some_and(seen))
+}
+
 /// A run belongs to an earlier try: it was unclear and a person resumed, or the update is tried again (R16.5).
 fn needs_another(turn: &Turn<'_>, run: &Run) -> bool {
     let was = turn.was;

@@ -11,7 +11,7 @@ use super::observed::Revision;
 use super::plan::{AbortDelay, Delays, Routing};
 use super::replicas::{self, Move, Position, Sizes};
 use super::turn::Turn;
-use super::{time, traffic};
+use super::{dynamic, time, traffic};
 use crate::api::labels;
 
 /// Brings the sizes one move closer to what the step asks for.
@@ -33,7 +33,10 @@ pub(super) fn sizes(turn: &Turn<'_>) -> Sizes {
         None => basic(turn),
         Some(routing) => Sizes {
             canary: routed(turn, routing),
-            stable: turn.replicas,
+            stable: match routing.dynamic {
+                true => dynamic::stable(turn, routing),
+                false => turn.replicas,
+            },
         },
     }
 }
@@ -46,7 +49,7 @@ fn position<'a>(turn: &Turn<'a>) -> Position<'a> {
 }
 
 /// The whole rollout is to run the new revision (R7.2).
-fn is_whole(turn: &Turn<'_>) -> bool {
+pub(super) fn is_whole(turn: &Turn<'_>) -> bool {
     turn.next.promote_full || turn.stable.is_none() || turn.is_promoted()
 }
 
@@ -78,7 +81,7 @@ fn routed(turn: &Turn<'_>, routing: &Routing) -> i32 {
         return turn.replicas;
     }
     if turn.is_aborted() {
-        return 0;
+        return dynamic::aborted(turn, routing);
     }
     position
         .scale(turn.replicas, routing.whole)
@@ -95,9 +98,9 @@ pub(super) fn is_at(turn: &Turn<'_>, sizes: Sizes) -> bool {
     let available = turn.new.available;
     let canary =
         turn.new.wanted == sizes.canary && available >= enough && (!exact || available == enough);
-    let stable = turn
-        .old_stable()
-        .is_none_or(|set| set.wanted == sizes.stable && set.pods == sizes.stable);
+    let is_dynamic = turn.routing().is_some_and(|routing| routing.dynamic);
+    let at_size = |set: &Revision| set.wanted == sizes.stable && set.pods == sizes.stable;
+    let stable = is_dynamic || turn.old_stable().is_none_or(at_size);
     let gone = turn.routing().is_some() || turn.others.iter().all(|set| set.available == 0);
     canary && stable && gone
 }
@@ -127,7 +130,11 @@ fn scale_stable(turn: &mut Turn<'_>, to: i32) -> bool {
 fn scale_new(turn: &mut Turn<'_>, to: i32) -> bool {
     let new = turn.new;
     if turn.routing().is_some() && turn.is_aborted() {
-        return leave_after_abort(turn, turn.plan.delays().abort);
+        return match turn.plan.delays().abort {
+            AbortDelay::Never => turn.scale(new, new.wanted, Vec::new()),
+            AbortDelay::After(seconds) => leave_after_abort(turn, seconds),
+            AbortDelay::WithTraffic => leave_with_traffic(turn, to),
+        };
     }
     let free = is_whole(turn);
     let carried = turn
@@ -156,12 +163,8 @@ fn may_shrink(turn: &mut Turn<'_>, set: &Revision, to: i32) -> bool {
 }
 
 /// The canary stays up for a while after an abort, and until nothing is sent to it any more (R7.10).
-fn leave_after_abort(turn: &mut Turn<'_>, delay: AbortDelay) -> bool {
+fn leave_after_abort(turn: &mut Turn<'_>, seconds: i64) -> bool {
     let new = turn.new;
-    let seconds = match delay {
-        AbortDelay::Never => return turn.scale(new, new.wanted, Vec::new()),
-        AbortDelay::After(seconds) => seconds,
-    };
     let stable_is_whole = turn
         .stable
         .is_some_and(|stable| stable.available >= turn.replicas);
@@ -181,6 +184,16 @@ fn leave_after_abort(turn: &mut Turn<'_>, delay: AbortDelay) -> bool {
         ),
     }
     turn.scale(new, new.wanted, Vec::new())
+}
+
+/// The aborted canary keeps what its weight needs, and nothing once no proxy serves it any more and it is idle.
+fn leave_with_traffic(turn: &mut Turn<'_>, to: i32) -> bool {
+    let (new, to) = (turn.new, to.min(turn.new.wanted));
+    let free = match to {
+        0 if new.wanted > 0 => may_leave(turn, new),
+        _ => may_shrink(turn, new, to),
+    };
+    turn.scale(new, if free { to } else { new.wanted }, Vec::new())
 }
 
 fn set_deadline(turn: &mut Turn<'_>, set: &Revision, seconds: i64) {

@@ -1,6 +1,7 @@
 //! The selectors of the stable and the canary Service (R15). With routing no request depends on them; previews and other clients do.
 
 use super::decision::Action;
+use super::dynamic;
 use super::observed::Revision;
 use super::turn::Turn;
 
@@ -11,6 +12,7 @@ pub(super) fn switch(turn: &mut Turn<'_>) {
     }
     if let Some(name) = turn.plan.new_service() {
         match turn.old_stable().filter(|_| turn.is_aborted()) {
+            Some(_) if dynamic::leaving(turn).is_some() => {} // R8.1 c: it still gets requests
             Some(stable) => point(turn, name, stable, false),
             None => point(turn, name, turn.new, true),
         }

@@ -11,9 +11,9 @@ use super::decision::Action;
 use super::observed::Revision;
 use super::plan::Routing;
 use super::replicas::{self, Position};
-use super::scale;
 use super::split::{CANARY, STABLE, Split, Version};
 use super::turn::Turn;
+use super::{dynamic, scale};
 use crate::api::rollout::{TrafficWeights, WeightDestination};
 use crate::api::split::{SplitRule, Verified};
 
@@ -24,12 +24,12 @@ pub(super) fn route(turn: &mut Turn<'_>) {
         return release(turn);
     };
     doubt(turn);
-    let Some(weight) = weight(turn, routing, stable) else {
+    let Some(trial) = trial(turn, routing, stable) else {
         return;
     };
-    let changed = record(turn, routing, stable, weight);
-    let wanted = split(turn, routing, stable, weight, changed);
-    turn.carried = (weight > 0)
+    let changed = record(turn, routing, stable, trial);
+    let wanted = split(turn, routing, stable, trial, changed);
+    turn.carried = (trial.weight > 0)
         .then(|| wanted.needed(&turn.new.hash))
         .flatten();
     write(turn, &wanted);
@@ -51,6 +51,37 @@ fn doubt(turn: &mut Turn<'_>) {
     turn.next.memory.generation = generation;
 }
 
+/// The version beside stable, and its weight.
+#[derive(Clone, Copy, Debug)]
+struct Trial<'a> {
+    set: &'a Revision,
+    weight: i32,
+    /// It is a version of the Split, if only with weight 0.
+    listed: bool,
+}
+
+/// What stands beside stable now: a version that leaves as long as it does, then the new one; none where nothing is to change.
+fn trial<'a>(turn: &mut Turn<'a>, routing: &Routing, stable: &Revision) -> Option<Trial<'a>> {
+    if let Some((set, weight)) = dynamic::leaving(turn) {
+        let message = format!(
+            "{} available pods of ReplicaSet \"{}\", before all traffic leaves ReplicaSet \"{}\"",
+            turn.replicas, stable.name, set.name
+        );
+        turn.wait("pods", message, None);
+        return Some(Trial {
+            set,
+            weight,
+            listed: true,
+        });
+    }
+    let weight = weight(turn, routing, stable)?;
+    Some(Trial {
+        set: turn.new,
+        weight,
+        listed: !turn.is_promoted() && !turn.is_aborted() && turn.new.available > 0,
+    })
+}
+
 /// The canary's weight now (R8.1); none where nothing is to change (R8.2).
 fn weight(turn: &mut Turn<'_>, routing: &Routing, stable: &Revision) -> Option<i32> {
     let recorded = turn.was.weights.is_some();
@@ -59,11 +90,14 @@ fn weight(turn: &mut Turn<'_>, routing: &Routing, stable: &Revision) -> Option<i
         let goes = recorded || is_enough(turn, stable, turn.replicas);
         return goes.then_some(0);
     }
-    if turn.is_aborted() || turn.new.available == 0 || is_weight_without_pods(turn, routing) {
+    if turn.is_aborted() || turn.new.available == 0 {
         return Some(0);
     }
     let goal = goal(turn, routing, at);
-    let kept = replicas::share_down(turn.replicas, routing.whole - goal, routing.whole);
+    let kept = match routing.dynamic {
+        true => stable_pods(turn, routing, goal),
+        false => replicas::share_down(turn.replicas, routing.whole - goal, routing.whole),
+    };
     if goal == at || is_enough(turn, stable, kept) {
         return Some(goal);
     }
@@ -85,14 +119,21 @@ fn goal(turn: &Turn<'_>, routing: &Routing, at: i32) -> i32 {
     let whole = routing.whole;
     let position = position(turn);
     let complete = is_enough(turn, turn.new, turn.replicas);
+    let carried = replicas::share_down(whole, turn.new.available, turn.replicas);
     if turn.next.promote_full || position.steps.is_empty() {
-        return if complete { whole } else { at };
+        return match (complete, routing.dynamic && turn.next.promote_full) {
+            (true, _) => whole,
+            (false, true) => carried.min(whole), // R8.1 e
+            (false, false) => at,
+        };
+    }
+    if is_weight_without_pods(turn, routing) {
+        return 0;
     }
     let asked = position.weight().unwrap_or(whole);
     if asked <= at || scale::is_at(turn, scale::sizes(turn)) {
         return asked;
     }
-    let carried = replicas::share_down(whole, turn.new.available, turn.replicas);
     at.max(position.weight_before().min(carried))
 }
 
@@ -122,14 +163,15 @@ fn weight_in_force(turn: &Turn<'_>) -> i32 {
 }
 
 /// Writes the weights to the status, unverified where they differ. Returns whether they do.
-fn record(turn: &mut Turn<'_>, routing: &Routing, stable: &Revision, weight: i32) -> bool {
+fn record(turn: &mut Turn<'_>, routing: &Routing, stable: &Revision, trial: Trial<'_>) -> bool {
+    let weight = trial.weight;
     let destination = |set: &Revision, service: Option<&String>, weight| WeightDestination {
         pod_template_hash: Some(set.hash.clone()),
         service_name: service.cloned(),
         weight,
     };
     let weights = TrafficWeights {
-        canary: destination(turn.new, turn.plan.new_service(), weight),
+        canary: destination(trial.set, turn.plan.new_service(), weight),
         stable: destination(stable, turn.plan.stable_service(), routing.whole - weight),
         ..TrafficWeights::default()
     };
@@ -163,22 +205,23 @@ fn split(
     turn: &Turn<'_>,
     routing: &Routing,
     stable: &Revision,
-    weight: i32,
+    trial: Trial<'_>,
     changed: bool,
 ) -> Split {
-    let listed = !turn.is_promoted() && !turn.is_aborted() && turn.new.available > 0;
+    let Trial { weight, listed, .. } = trial;
+    let kept = match routing.dynamic {
+        true => stable_pods(turn, routing, weight),
+        false => turn.replicas,
+    };
     let version = |name: &str, set: &Revision, pods| Version {
         name: name.to_owned(),
         revision: set.hash.clone(),
         needed: needed(turn, set, pods, changed),
     };
-    let mut versions = vec![version(STABLE, stable, turn.replicas)];
+    let mut versions = vec![version(STABLE, stable, kept)];
     if listed {
-        versions.push(version(
-            CANARY,
-            turn.new,
-            canary_pods(turn, routing, weight),
-        ));
+        let pods = canary_pods(turn, routing, trial);
+        versions.push(version(CANARY, trial.set, pods));
     }
     let canary = if listed { weight } else { 0 };
     Split {
@@ -189,14 +232,19 @@ fn split(
     }
 }
 
-/// Pods that carry a canary weight: as many as the step asks for with its own weight; with another, which was held or has only come so
-/// far, as many as that one needs.
-fn canary_pods(turn: &Turn<'_>, routing: &Routing, weight: i32) -> i32 {
+/// Pods of stable that carry what a canary's weight leaves it, with sizes that follow weights.
+fn stable_pods(turn: &Turn<'_>, routing: &Routing, weight: i32) -> i32 {
+    replicas::share_up(turn.replicas, routing.whole - weight, routing.whole)
+}
+
+/// Pods that carry a canary weight: as many as the step asks for with its own weight; with another, which was held, has only come so
+/// far or is on its way out, as many as that one needs.
+fn canary_pods(turn: &Turn<'_>, routing: &Routing, trial: Trial<'_>) -> i32 {
     let asked = position(turn).weight().unwrap_or(routing.whole);
-    match weight == asked && !turn.next.promote_full {
-        true => scale::sizes(turn).canary,
-        false => replicas::share_up(turn.replicas, weight, routing.whole),
-    }
+    let leaves = trial.set.uid != turn.new.uid || turn.is_aborted();
+    let by_step = trial.weight == asked && !turn.next.promote_full && !leaves;
+    let sized = Some(scale::sizes(turn).canary).filter(|pods| by_step && *pods > 0);
+    sized.unwrap_or_else(|| replicas::share_up(turn.replicas, trial.weight, routing.whole))
 }
 
 /// Where in the steps the update is.
@@ -274,7 +322,7 @@ fn write(turn: &mut Turn<'_>, wanted: &Split) {
 }
 
 /// Weights of the weighted rule by revision, without those that get nothing.
-fn shares(split: &Split) -> BTreeMap<&str, u32> {
+pub(super) fn shares(split: &Split) -> BTreeMap<&str, u32> {
     let weights = split.rules.first().map(|rule| &rule.weights);
     let share = |version: &Version| {
         weights

@@ -235,16 +235,22 @@ fn parse_routing(
         fleet,
         whole,
         min_pods: canary.min_pods_per_replica_set.unwrap_or(1),
+        dynamic: canary.dynamic_stable_scale == Some(true),
     }
 }
 
 fn delays(canary: &CanaryStrategy) -> Delays {
+    let dynamic = canary.dynamic_stable_scale == Some(true);
     let delay = canary.scale_down_delay_seconds;
     let limit = canary.scale_down_delay_revision_limit;
     Delays {
-        scale_down: delay.map_or(30, |seconds| i64::from(seconds.max(0))),
+        scale_down: match dynamic {
+            true => 0,
+            false => delay.map_or(30, |seconds| i64::from(seconds.max(0))),
+        },
         limit: limit.map(|limit| usize::try_from(limit).unwrap_or(0)),
         abort: match canary.abort_scale_down_delay_seconds {
+            None if dynamic => AbortDelay::WithTraffic,
             None => AbortDelay::After(30),
             Some(..=0) => AbortDelay::Never,
             Some(seconds) => AbortDelay::After(i64::from(seconds)),

@@ -49,10 +49,6 @@ fn refuse_canary(canary: &CanaryStrategy, complaints: &mut Complaints) {
             canary.stable_metadata.is_some(),
         ),
         ("spec.strategy.canary.pingPong", canary.ping_pong.is_some()),
-        (
-            "spec.strategy.canary.dynamicStableScale",
-            canary.dynamic_stable_scale == Some(true),
-        ),
     ];
     all(&fields, complaints);
     for (index, step) in canary.steps.iter().flatten().enumerate() {

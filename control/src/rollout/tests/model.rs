@@ -106,6 +106,13 @@ impl Model {
         )
     }
 
+    /// … with sizes that follow the weights.
+    pub(crate) fn dynamic(replicas: i32, steps: &Value) -> Self {
+        let mut model = Self::routed(replicas, steps);
+        model.edit(|spec| spec["strategy"]["canary"]["dynamicStableScale"] = json!(true));
+        model
+    }
+
     /// … without.
     pub(crate) fn basic(replicas: i32, steps: &Value) -> Self {
         Self::new(replicas, &json!({"steps": steps}))

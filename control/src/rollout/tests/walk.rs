@@ -30,25 +30,29 @@ impl Dice {
 #[test]
 fn routed_rollouts_are_safe_and_end_healthy() {
     for seed in 0..80 {
-        walk(seed, true);
+        walk(seed, Model::routed, true);
+    }
+}
+
+#[test]
+fn rollouts_with_dynamic_sizes_are_safe_and_end_healthy() {
+    for seed in 0..80 {
+        walk(seed, Model::dynamic, true);
     }
 }
 
 #[test]
 fn basic_rollouts_are_safe_and_end_healthy() {
     for seed in 0..40 {
-        walk(seed, false);
+        walk(seed, Model::basic, false);
     }
 }
 
-fn walk(seed: u64, routed: bool) {
+fn walk(seed: u64, make: fn(i32, &serde_json::Value) -> Model, routed: bool) {
     let mut dice = Dice(seed);
     let steps = lists();
     let replicas = dice.pick(&[1, 2, 3, 5, 10]);
-    let mut model = match routed {
-        true => Model::routed(replicas, &dice.pick(&steps)),
-        false => Model::basic(replicas, &dice.pick(&steps)),
-    };
+    let mut model = make(replicas, &dice.pick(&steps));
     model.prompt = false;
     for step in 0..150 {
         let what = act(&mut model, &mut dice, routed);
@@ -135,7 +139,7 @@ fn proxies(model: &mut Model, dice: &mut Dice) -> &'static str {
 }
 
 fn user(model: &mut Model, dice: &mut Dice) -> &'static str {
-    match dice.roll(11) {
+    match dice.roll(12) {
         0..=2 => model.image(dice.pick(&["1", "2", "3", "4"])),
         3 => model.status.abort = true,
         4 => model.status.abort = false,
@@ -153,6 +157,10 @@ fn user(model: &mut Model, dice: &mut Dice) -> &'static str {
             model.edit(|spec| spec["strategy"]["canary"]["steps"] = steps);
         }
         9 => model.restart(),
+        10 => {
+            let revisions = dice.roll(3);
+            model.edit(|spec| spec["rollbackWindow"] = json!({"revisions": revisions}));
+        }
         _ => model.status.pause_conditions.clear(),
     }
     "user"
@@ -189,6 +197,7 @@ fn allowed(model: &Model, decision: &Decision, routed: bool) {
     for action in &decision.actions {
         if let Action::WriteSplit(split) = action {
             raise_is_carried(model, split);
+            stable_is_not_overrun(model, split);
         }
         if let Action::ScaleReplicaSet { name, from, to, .. } = action
             && to < from
@@ -253,6 +262,38 @@ fn raise_is_carried(model: &Model, split: &Split) {
     }
 }
 
+/// R8.4: with sizes that follow the weights, stable gets back what it has pods for, unless nobody else has any.
+fn stable_is_not_overrun(model: &Model, split: &Split) {
+    let canary = model.rollout.spec.strategy.canary.as_ref().unwrap();
+    let Some(written) = model.split.as_ref().map(|written| &written.split) else {
+        return;
+    };
+    let stable = &split.versions[0];
+    let (before, after) = (
+        weight(written, &stable.revision),
+        weight(split, &stable.revision),
+    );
+    let replicas = u32::try_from(model.rollout.spec.replicas.unwrap()).unwrap();
+    if canary.dynamic_stable_scale != Some(true) || after <= before || replicas == 0 {
+        return;
+    }
+    let available = |hash: &str| {
+        let set = model.sets.iter().find(|set| set.hash == hash);
+        set.map_or(0, |set| u32::try_from(set.available).unwrap())
+    };
+    let mut givers = written.versions.iter();
+    let alone = givers.all(|version| {
+        version.revision == stable.revision
+            || weight(written, &version.revision) == 0
+            || available(&version.revision) == 0
+    });
+    let carried = available(&stable.revision) * 100 / replicas;
+    assert!(
+        alone || after <= carried,
+        "{after} of {carried}: {written:?} to {split:?}"
+    );
+}
+
 /// No proxy still sends a revision what it is about to lose.
 fn shrink_is_safe(model: &Model, name: &str, to: i32) {
     let set = model.sets.iter().find(|set| set.name == name).unwrap();
@@ -262,7 +303,7 @@ fn shrink_is_safe(model: &Model, name: &str, to: i32) {
             .is_some_and(|new| new.uid == set.uid)
     });
     let none = model.rollout.spec.replicas == Some(0);
-    if set.ready <= to || none || (is_stable && is_new) || model.status.promote_full {
+    if set.ready <= to || none || (is_stable && is_new) || (is_new && model.status.promote_full) {
         return;
     }
     for split in served(model).filter(|split| weight(split, &set.hash) > 0) {
