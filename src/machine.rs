@@ -94,8 +94,7 @@ impl Machine {
     /// # Errors
     /// A port in use, a state folder that cannot be used: what, and what to do.
     pub(crate) async fn start(settings: Settings) -> anyhow::Result<Self> {
-        let proxy =
-            Arc::new(Proxy::start(settings.proxy.clone()).map_err(|error| proxy_complaint(error))?);
+        let proxy = Arc::new(Proxy::start(settings.proxy.clone()).map_err(proxy_complaint)?);
         let admin = bind(settings.admin, "--admin").await?;
         let dashboard = match settings.dashboard {
             Some(address) => Some(bind(address, "--dashboard").await?),

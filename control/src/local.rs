@@ -34,6 +34,7 @@ mod apply;
 pub mod behaviour;
 pub mod container;
 mod defaults;
+mod deletion;
 mod deployments;
 mod discovery;
 pub mod environment;

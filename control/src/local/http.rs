@@ -14,11 +14,13 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::deletion;
 use super::discovery;
 use super::logs::{self, PodLogs};
 use super::persist::Durability;
@@ -53,6 +55,51 @@ pub(super) struct Server {
     pub(super) closing: CancellationToken,
 }
 
+/// What is asked of the objects of a kind.
+#[derive(Debug)]
+struct Asked<'a> {
+    head: &'a Parts,
+    target: Target,
+    query: Query,
+    view: View,
+}
+
+impl<'a> Asked<'a> {
+    fn new(head: &'a Parts) -> Result<Self, Refusal> {
+        let query = Query::parse(&head.uri)?;
+        let target = Target::parse(head.uri.path())?;
+        let view = View {
+            kind: target.kind,
+            shape: request::shape(&head.headers)?,
+            include: query.include()?,
+        };
+        Ok(Self {
+            head,
+            target,
+            query,
+            view,
+        })
+    }
+
+    fn subresource(&self) -> Option<&str> {
+        self.target.subresource.as_deref()
+    }
+
+    fn is_named(&self) -> bool {
+        self.target.name.is_some()
+    }
+
+    /// Objects are created in the collection of their namespace.
+    fn is_for_creation(&self) -> bool {
+        let is_placed = !self.target.kind.namespaced || self.target.namespace.is_some();
+        !self.is_named() && is_placed
+    }
+
+    fn not_allowed(&self) -> Refusal {
+        Refusal::method_not_allowed(&self.head.method, self.head.uri.path())
+    }
+}
+
 /// The server as axum serves it.
 pub(super) fn router(server: Server) -> Router {
     Router::new().fallback(answer).with_state(Arc::new(server))
@@ -75,6 +122,21 @@ async fn answer(State(server): State<Arc<Server>>, request: Request) -> Response
     }
 }
 
+/// Whether it lives, and what it serves.
+fn about_the_server(head: &Parts) -> Option<Result<Response, Refusal>> {
+    let path = head.uri.path();
+    if matches!(path, "/livez" | "/readyz" | "/healthz") {
+        return Some(Ok("ok".into_response()));
+    }
+    let document = discovery::document(path, &head.headers)?;
+    Some(match head.method {
+        Method::GET => {
+            Ok(([(header::CONTENT_TYPE, document.media)], document.body).into_response())
+        }
+        _ => Err(Refusal::method_not_allowed(&head.method, path)),
+    })
+}
+
 impl Server {
     async fn respond(&self, request: Request) -> Result<Response, Refusal> {
         let (head, body) = request.into_parts();
@@ -82,93 +144,70 @@ impl Server {
             return Err(Refusal::unauthorized());
         }
         let path = head.uri.path();
-        if matches!(path, "/livez" | "/readyz" | "/healthz") {
-            return Ok("ok".into_response());
+        if let Some(answer) = about_the_server(&head) {
+            return answer;
         }
-        if let Some(document) = discovery::document(path, &head.headers) {
-            return match head.method {
-                Method::GET => {
-                    Ok(([(header::CONTENT_TYPE, document.media)], document.body).into_response())
-                }
-                _ => Err(Refusal::method_not_allowed(&head.method, path)),
-            };
+        if head.method == Method::POST
+            && let Some(review) = self.review(path)
+        {
+            return Ok(created(review(json_body(&head.headers, body).await?)?));
         }
-        let query = Query::parse(&head.uri)?;
-        match (&head.method, path) {
-            (&Method::POST, "/apis/authentication.k8s.io/v1/tokenreviews") => {
-                return Ok(created(
-                    self.token_review(json_body(&head.headers, body).await?)?,
-                ));
-            }
-            (&Method::POST, "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews") => {
-                return Ok(created(access_review(
-                    json_body(&head.headers, body).await?,
-                )?));
-            }
-            _ => {}
-        }
-        let target = Target::parse(path)?;
-        let view = View {
-            kind: target.kind,
-            shape: request::shape(&head.headers)?,
-            include: query.include()?,
-        };
-        let is_main = target.subresource.is_none();
-        match (
-            &head.method,
-            target.subresource.as_deref(),
-            target.name.is_some(),
-        ) {
-            (&Method::GET, Some("log"), true) => self.log(&target, &query),
-            (&Method::GET, Some("scale"), true) => self.scale(&target),
-            (&Method::POST, Some("eviction"), true) => {
+        let asked = Asked::new(&head)?;
+        match (&head.method, asked.subresource()) {
+            (&Method::GET, _) => self.read(&asked),
+            (&Method::POST, Some("eviction")) if asked.is_named() => {
                 let body = json_body(&head.headers, body).await?;
-                self.evict(&target, &query, &body).await
+                self.evict(&asked.target, &asked.query, &body).await
             }
-            (&Method::GET, _, _) if is_main && query.flag("watch")? == Some(true) => {
-                watch::watch(&self.store, &target, &query, view, self.closing.clone())
-            }
-            (&Method::GET, Some("eviction"), _) => {
-                Err(Refusal::method_not_allowed(&head.method, path))
-            }
-            (&Method::GET, _, true) => read::get(&self.store, &target, view),
-            (&Method::GET, _, false) => read::list(&self.store, &target, &query, view),
-            (&Method::POST, None, false)
-                if target.kind.namespaced && target.namespace.is_none() =>
-            {
-                Err(Refusal::method_not_allowed(&head.method, path))
-            }
-            (&Method::POST, None, false) => {
+            (&Method::POST, None) if asked.is_for_creation() => {
                 let body = json_body(&head.headers, body).await?;
-                self.write(&target, &query, &head.headers, view, |writer| {
-                    writer.create(body)
-                })
-                .await
+                self.write(&asked, |writer| writer.create(body)).await
             }
-            (&Method::PUT, None | Some("status" | "scale"), true) => {
+            (&Method::PUT, None | Some("status" | "scale")) if asked.is_named() => {
                 let body = json_body(&head.headers, body).await?;
-                self.write(&target, &query, &head.headers, view, |writer| {
-                    writer.replace(body)
-                })
-                .await
+                self.write(&asked, |writer| writer.replace(body)).await
             }
-            (&Method::PATCH, None | Some("status" | "scale"), true) => {
+            (&Method::PATCH, None | Some("status" | "scale")) if asked.is_named() => {
                 let patch = patch_body(&head.headers, body).await?;
-                self.write(&target, &query, &head.headers, view, |writer| {
-                    writer.patch(&patch)
-                })
-                .await
+                self.write(&asked, |writer| writer.patch(&patch)).await
             }
-            (&Method::DELETE, None, _) => {
-                let body = bytes(body).await?;
-                let body = if body.is_empty() {
-                    None
-                } else {
-                    Some(parse(&head.headers, &body)?)
-                };
-                self.delete(&target, &query, view, body.as_ref()).await
+            (&Method::DELETE, None) => {
+                let options = optional_body(&head.headers, body).await?;
+                self.delete(&asked, options.as_ref()).await
             }
             _ => Err(Refusal::method_not_allowed(&head.method, path)),
+        }
+    }
+
+    /// The two kinds that are asked and not kept.
+    fn review(&self, path: &str) -> Option<impl FnOnce(Value) -> Result<Value, Refusal>> {
+        let is_token = match path {
+            "/apis/authentication.k8s.io/v1/tokenreviews" => true,
+            "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews" => false,
+            _ => return None,
+        };
+        Some(move |body| match is_token {
+            true => self.token_review(body),
+            false => access_review(body),
+        })
+    }
+
+    fn read(&self, asked: &Asked<'_>) -> Result<Response, Refusal> {
+        let Asked {
+            target,
+            query,
+            view,
+            ..
+        } = asked;
+        match (asked.subresource(), asked.is_named()) {
+            (Some("log"), true) => self.log(target, query),
+            (Some("scale"), true) => self.scale(target),
+            (Some("eviction"), _) => Err(asked.not_allowed()),
+            (None, _) if query.flag("watch")? == Some(true) => {
+                watch::watch(&self.store, target, query, *view, self.closing.clone())
+            }
+            (_, true) => read::get(&self.store, target, *view),
+            (_, false) => read::list(&self.store, target, query, *view),
         }
     }
 
@@ -192,19 +231,22 @@ impl Server {
 
     async fn write(
         &self,
-        target: &Target,
-        query: &Query,
-        headers: &HeaderMap,
-        view: View,
+        asked: &Asked<'_>,
         act: impl FnOnce(Writer<'_>) -> Result<Written, Refusal>,
     ) -> Result<Response, Refusal> {
+        let Asked {
+            target,
+            query,
+            view,
+            head,
+        } = asked;
         let is_dry = query.is_dry_run()?;
         let store = if is_dry {
             self.store.rehearsal()
         } else {
             self.store.clone()
         };
-        let written = act(Writer::new(&store, target, query, headers)?)?;
+        let written = act(Writer::new(&store, target, query, &head.headers)?)?;
         if !is_dry {
             self.settle(version_of(&written.object)).await?;
         }
@@ -224,12 +266,16 @@ impl Server {
 
     async fn delete(
         &self,
-        target: &Target,
-        query: &Query,
-        view: View,
-        body: Option<&Value>,
+        asked: &Asked<'_>,
+        options: Option<&Value>,
     ) -> Result<Response, Refusal> {
-        let (deletion, is_dry) = write::deletion(query, body)?;
+        let Asked {
+            target,
+            query,
+            view,
+            ..
+        } = asked;
+        let (deletion, is_dry) = deletion::options(query, options)?;
         let store = if is_dry {
             self.store.rehearsal()
         } else {
@@ -239,10 +285,7 @@ impl Server {
             Json(write::delete(&store, target, &deletion)?).into_response()
         } else {
             if target.kind.namespaced && target.namespace.is_none() {
-                return Err(Refusal::method_not_allowed(
-                    &Method::DELETE,
-                    target.kind.plural,
-                ));
+                return Err(asked.not_allowed());
             }
             let gone = write::delete_all(
                 &store,
@@ -250,7 +293,7 @@ impl Server {
                 &read::filter(target.kind, query)?,
                 &deletion,
             )?;
-            Json(list_of(view, &gone, store.version())).into_response()
+            Json(list_of(*view, &gone, store.version())).into_response()
         };
         if !is_dry {
             self.settle(Some(store.version())).await?;
@@ -265,8 +308,8 @@ impl Server {
         query: &Query,
         body: &Value,
     ) -> Result<Response, Refusal> {
-        let options = write::eviction(target, body)?;
-        let (deletion, is_dry) = write::deletion(query, options)?;
+        let options = deletion::of_eviction(target, body)?;
+        let (deletion, is_dry) = deletion::options(query, options)?;
         let store = if is_dry {
             self.store.rehearsal()
         } else {
@@ -463,6 +506,14 @@ async fn bytes(body: Body) -> Result<Bytes, Refusal> {
 
 async fn json_body(headers: &HeaderMap, body: Body) -> Result<Value, Refusal> {
     parse(headers, &bytes(body).await?)
+}
+
+async fn optional_body(headers: &HeaderMap, body: Body) -> Result<Option<Value>, Refusal> {
+    let body = bytes(body).await?;
+    if body.is_empty() {
+        return Ok(None);
+    }
+    parse(headers, &body).map(Some)
 }
 
 fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Value, Refusal> {

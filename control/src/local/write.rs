@@ -12,7 +12,7 @@ use super::patch;
 use super::refusal::Refusal;
 use super::request::{Query, Target, Validation};
 use super::selector::Filter;
-use super::store::{self, Deleted, Deletion, Object, Part, Propagation, Store, text};
+use super::store::{self, Deleted, Deletion, Object, Part, Store, text};
 use super::strict::{self, Problem};
 
 /// Namespaces that the cluster needs and that cannot be deleted.
@@ -557,117 +557,6 @@ pub(super) fn delete_all(
         }
     }
     Ok(gone)
-}
-
-/// The `DeleteOptions` of an `Eviction`.
-///
-/// # Errors
-/// 400 for another body, or one that speaks of another pod.
-pub(super) fn eviction<'a>(target: &Target, body: &'a Value) -> Result<Option<&'a Value>, Refusal> {
-    let refuse = |why: String| Err(Refusal::bad_request(format!("Eviction: {why}")));
-    let Some(fields) = body.as_object() else {
-        return refuse("an object is expected".to_owned());
-    };
-    for (key, wanted) in [("apiVersion", "policy/v1"), ("kind", "Eviction")] {
-        match fields.get(key) {
-            Some(given) if given != wanted => {
-                return refuse(format!("{key} is {given}, not {wanted:?}"));
-            }
-            Some(_) | None => {}
-        }
-    }
-    let known = ["apiVersion", "kind", "metadata", "deleteOptions"];
-    let unknown = fields
-        .iter()
-        .find(|(key, value)| !known.contains(&key.as_str()) && !value.is_null());
-    if let Some((unknown, _)) = unknown {
-        return refuse(format!("unknown field {unknown:?}"));
-    }
-    for (key, wanted) in [("name", target.name()), ("namespace", target.namespace())] {
-        let given = text(body, key);
-        if !given.is_empty() && given != wanted {
-            return refuse(format!("metadata.{key} is {given:?}, not {wanted:?}"));
-        }
-    }
-    Ok(fields
-        .get("deleteOptions")
-        .filter(|options| !options.is_null()))
-}
-
-/// How a deletion is to be done: the query's parameters, and a body of `DeleteOptions`, which wins. Also: whether it is a dry run.
-///
-/// # Errors
-/// 400 for what is not understood.
-pub(super) fn deletion(query: &Query, body: Option<&Value>) -> Result<(Deletion, bool), Refusal> {
-    let none = json!({});
-    let body = body.unwrap_or(&none);
-    let known = [
-        "apiVersion",
-        "kind",
-        "dryRun",
-        "gracePeriodSeconds",
-        "orphanDependents",
-        "preconditions",
-        "propagationPolicy",
-    ];
-    let Some(fields) = body.as_object() else {
-        return Err(Refusal::bad_request("DeleteOptions: an object is expected"));
-    };
-    if let Some(unknown) = fields.keys().find(|key| !known.contains(&key.as_str())) {
-        return Err(Refusal::bad_request(format!(
-            "DeleteOptions: unknown field {unknown:?}"
-        )));
-    }
-    let policy = body["propagationPolicy"]
-        .as_str()
-        .or_else(|| query.text("propagationPolicy"));
-    let orphan = match body["orphanDependents"].as_bool() {
-        Some(orphan) => Some(orphan),
-        None => query.flag("orphanDependents")?,
-    };
-    let propagation = match (policy, orphan) {
-        (None, None) => None,
-        (Some("Background"), None) | (None, Some(false)) => Some(Propagation::Background),
-        (Some("Foreground"), None) => Some(Propagation::Foreground),
-        (Some("Orphan"), None) | (None, Some(true)) => Some(Propagation::Orphan),
-        (Some(other), None) => {
-            return Err(Refusal::bad_request(format!(
-                "propagationPolicy: unknown value {other:?}"
-            )));
-        }
-        (Some(_), Some(_)) => {
-            return Err(Refusal::bad_request(
-                "orphanDependents and propagationPolicy exclude each other",
-            ));
-        }
-    };
-    let list = &body["dryRun"];
-    let is_dry = if list.is_null() {
-        query.is_dry_run()?
-    } else if *list == json!(["All"]) || *list == json!([]) {
-        *list != json!([])
-    } else {
-        return Err(Refusal::bad_request(format!(
-            "dryRun: Unsupported value: {list}: supported values: \"All\""
-        )));
-    };
-    let preconditions = &body["preconditions"];
-    let deletion =
-        Deletion {
-            grace_seconds: match body["gracePeriodSeconds"].as_i64() {
-                Some(seconds) => Some(seconds),
-                None => query.number("gracePeriodSeconds")?,
-            },
-            propagation,
-            uid: preconditions["uid"].as_str().map(str::to_owned),
-            version: match preconditions["resourceVersion"].as_str() {
-                Some(version) => Some(version.parse().map_err(|_| {
-                    Refusal::bad_request("preconditions.resourceVersion: no version")
-                })?),
-                None => None,
-            },
-        };
-    Ok((deletion, is_dry))
 }
 
 fn stale(kind: &Kind, name: &str) -> Refusal {
