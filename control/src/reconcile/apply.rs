@@ -252,7 +252,7 @@ impl<'a> Writer<'a> {
         result
     }
 
-    /// The name is there already: ours, and about to come into view, or another's (R2.5).
+    /// The name is there already: ours, and about to come into view, or another's (R2.5), as is one whose label was taken away.
     async fn note_if_taken(&self, name: &str) -> Result<(), Error> {
         let existing = self.api::<ReplicaSet>().get_opt(name).await;
         let existing =
@@ -262,7 +262,7 @@ impl<'a> Writer<'a> {
         };
         let ours = controller_of(&existing.metadata).map(|owner| &owner.uid)
             == self.scene.rollout.metadata.uid.as_ref();
-        if !ours {
+        if !ours || !existing.labels().contains_key(labels::POD_TEMPLATE_HASH) {
             self.context.take_name(&self.scene.name, name);
         }
         Ok(())

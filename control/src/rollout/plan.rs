@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::Value;
 
+use super::hash::Names;
 use super::observed::Service;
 use super::replicas::{self, Slack};
 use super::time;
@@ -60,6 +61,8 @@ pub struct Plan {
     pub selector: LabelSelector,
     /// The pod template, as JSON.
     pub template: Value,
+    /// What a revision of it is called.
+    pub names: Names,
     /// Seconds a pod must be ready before it counts as available.
     pub min_ready_seconds: i32,
     /// Old ReplicaSets kept.
@@ -330,6 +333,7 @@ fn assemble(rollout: &Rollout, references: &References, strategy: Strategy, pods
     Plan {
         replicas: spec.replicas,
         selector: pods.selector,
+        names: Names::of(&pods.template),
         template: pods.template,
         min_ready_seconds: spec.min_ready_seconds.unwrap_or(0),
         history_limit: count(spec.revision_history_limit, 10),

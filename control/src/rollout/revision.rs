@@ -10,18 +10,18 @@ use super::decision::{Action, Decision, Event, EventKind, NewReplicaSet};
 use super::observed::{Observed, Revision};
 use super::plan::Plan;
 use super::state::State;
+use super::template;
 use super::turn::Turn;
-use super::{hash, template};
 use crate::api::labels;
 use crate::api::split::Adopted;
 
 /// The ReplicaSet that the spec asks for, if it exists (R2.4).
 ///
-/// It carries our hash of the template, or is known to stand for it; or the spec is the one that was last looked at, and the status
-/// names it; or its template says the same. The status is not believed while the spec was invalid, since the template may have
-/// changed meanwhile.
+/// It carries one of the names of the template, or is known to stand for it; or the spec is the one that was last looked at, and the
+/// status names it; or its template says the same. The status is not believed while the spec was invalid, since the template may
+/// have changed meanwhile.
 pub(super) fn find<'a>(plan: &Plan, was: &State, observed: &'a Observed) -> Option<&'a Revision> {
-    let hash = hash::of_template(&plan.template, was.collisions);
+    let hash = plan.names.today(was.collisions);
     let named = |hash: &str| observed.revisions.iter().find(|set| set.hash == hash);
     let adopted = was
         .memory
@@ -29,6 +29,7 @@ pub(super) fn find<'a>(plan: &Plan, was: &State, observed: &'a Observed) -> Opti
         .as_ref()
         .filter(|adopted| adopted.template == hash);
     named(&hash)
+        .or_else(|| named(&plan.names.before(was.collisions)))
         .or_else(|| named(&adopted?.revision))
         .or_else(|| {
             named(
@@ -60,7 +61,7 @@ pub(super) fn is_observed(was: &State, observed: &Observed) -> bool {
 
 /// Remembers a revision that has another's hash, so that it is found again when defaults change.
 pub(super) fn adopt(turn: &mut Turn<'_>) {
-    let template = hash::of_template(&turn.plan.template, turn.was.collisions);
+    let template = turn.plan.names.today(turn.was.collisions);
     if template != turn.new.hash {
         let revision = turn.new.hash.clone();
         turn.next.memory.adopted = Some(Adopted { template, revision });
@@ -79,7 +80,7 @@ fn next_number<'a>(sets: impl Iterator<Item = &'a Revision>) -> i64 {
 
 /// Makes the ReplicaSet that is missing, and nothing else (R3.1).
 pub(super) fn create(plan: &Plan, was: &State, observed: &Observed, now: Timestamp) -> Decision {
-    let hash = hash::of_template(&plan.template, was.collisions);
+    let hash = plan.names.today(was.collisions);
     let name = format!("{}-{hash}", observed.rollout.name);
     let mut next = was.clone();
     if observed.taken.contains(&name) {

@@ -5,6 +5,7 @@
 
 use serde_json::Value;
 
+use super::quantity;
 use crate::api::labels;
 
 /// Whether the live template is what the API server makes of the desired one.
@@ -109,43 +110,12 @@ const NUMBERS: &[(&str, i64)] = &[
 /// `500m` is `0.5`, and `1Gi` is `1024Mi`.
 fn same_quantity(one: &Value, other: &Value) -> bool {
     let amount = |value: &Value| match value {
-        Value::String(text) => amount(text),
-        Value::Number(number) => amount(&number.to_string()),
+        Value::String(text) => quantity::nano(text),
+        Value::Number(number) => quantity::nano(&number.to_string()),
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     };
     one == other || amount(one).is_some_and(|one| amount(other) == Some(one))
 }
-
-/// A quantity in units of 10⁻⁹; none where it is none, or too large or too fine for that.
-fn amount(text: &str) -> Option<i128> {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
-    let (number, suffix) = text.split_at(end);
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
-    let places = u32::try_from(fraction.len()).ok()?;
-    let unit: i128 = match suffix {
-        "n" => 1,
-        "u" => 1_000,
-        "m" => 1_000_000,
-        "" => NANO,
-        "k" => NANO * 1_000,
-        "M" => NANO * 1_000_000,
-        "G" => NANO * 1_000_000_000,
-        "T" => NANO * 1_000_000_000_000,
-        "Ki" => NANO << 10,
-        "Mi" => NANO << 20,
-        "Gi" => NANO << 30,
-        "Ti" => NANO << 40,
-        _ => return None,
-    };
-    let divisor = 10_i128.checked_pow(places)?;
-    let product = digits.checked_mul(unit)?;
-    (product % divisor == 0).then_some(product / divisor)
-}
-
-const NANO: i128 = 1_000_000_000;
 
 #[cfg(test)]
 mod tests {

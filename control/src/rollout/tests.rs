@@ -5,6 +5,7 @@ mod golden;
 mod model;
 mod restart;
 mod rollback;
+mod takeover;
 mod traces;
 mod walk;
 
