@@ -67,8 +67,10 @@ async fn step(
                 .first()
                 .map(ToString::to_string)
                 .unwrap_or_default();
+            write_memory(scene, writer, &decision.memory).await?;
             if write_status(scene, writer, &decision).await? {
-                warn!(rollout = %scene.name, "the spec is invalid: {first}");
+                let all: Vec<String> = complaints.iter().map(ToString::to_string).collect();
+                warn!(rollout = %scene.name, "the spec is invalid: {}", all.join("; "));
             }
             return Err(Error::Invalid(first));
         }

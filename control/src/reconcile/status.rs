@@ -70,13 +70,13 @@ pub fn create_error_message(set: &str, error: &str) -> String {
 }
 
 /// Whether the memory has changed in more than the wording of what is waited for: an annotation is a change of the Rollout itself, so
-/// it is written no oftener than that.
+/// it is written no oftener than that. Complaints about a spec are news: a person has to act on them.
 pub fn is_news(old: &Memory, new: &Memory) -> bool {
     let reason = |memory: &Memory| {
-        memory
-            .waiting
-            .as_ref()
-            .map(|waiting| waiting.reason.clone())
+        let waiting = memory.waiting.as_ref()?;
+        let is_complaint = ["spec", "router"].contains(&waiting.reason.as_str());
+        let message = is_complaint.then(|| waiting.message.clone());
+        Some((waiting.reason.clone(), message))
     };
     let rest = |memory: &Memory| Memory {
         waiting: None,

@@ -47,6 +47,11 @@ pub(super) fn of_steps(steps: &Value) -> String {
     Fnv::of(go::steps(steps).as_bytes()).encoded()
 }
 
+/// A value of one of Argo's types as Go prints it in an error.
+pub(super) fn as_go(kind: &str, value: &Value) -> String {
+    go::written(kind, value, Generation::Omits)
+}
+
 /// FNV-1a, 32 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Fnv(u32);

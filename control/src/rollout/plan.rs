@@ -17,6 +17,7 @@ use crate::api::split::Fallback;
 mod invalid;
 mod pods;
 mod references;
+mod routes;
 mod strategy;
 mod unsupported;
 

@@ -9,7 +9,6 @@
 //! A field that the types lack is one of a newer API. Go would drop it; here it follows its siblings, sorted by name, so that a change
 //! of it makes a new revision.
 
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
@@ -35,20 +34,21 @@ pub(super) fn steps(value: &Value) -> String {
     written("[]CanaryStep", value, Generation::Omits)
 }
 
-fn written(kind: &str, value: &Value, generation: Generation) -> String {
-    let kind = &TYPES.roots[kind];
+/// A value of any type of the table.
+pub(super) fn written(kind: &str, value: &Value, generation: Generation) -> String {
+    let kind = Kind::read(kind, &TYPES.names);
     let mut writer = Writer {
         out: String::with_capacity(1024),
         generation,
     };
-    writer.write(kind, value);
+    writer.write(&kind, value);
     writer.out
 }
 
 /// Go's types.
 struct Types {
+    names: Vec<&'static str>,
     types: Vec<Vec<Field>>,
-    roots: HashMap<&'static str, Kind>,
 }
 
 struct Field {
@@ -82,7 +82,7 @@ impl Types {
             .lines()
             .filter_map(|line| line.split_once(' '))
             .collect();
-        let names: Vec<&str> = lines.iter().map(|(name, _)| *name).collect();
+        let names: Vec<&'static str> = lines.iter().map(|(name, _)| *name).collect();
         let field = |text: &'static str| {
             let (name, kind) = text.split_once('=')?;
             let bare = kind.strip_prefix('!');
@@ -95,10 +95,7 @@ impl Types {
         let fields = |text: &'static str| text.split(' ').filter_map(field).collect();
         Self {
             types: lines.iter().map(|(_, text)| fields(text)).collect(),
-            roots: ["PodTemplateSpec", "[]CanaryStep"]
-                .into_iter()
-                .map(|root| (root, Kind::read(root, &names)))
-                .collect(),
+            names,
         }
     }
 }

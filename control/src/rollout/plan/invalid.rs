@@ -9,6 +9,7 @@ use super::super::decision::Decision;
 use super::super::observed::Metadata;
 use super::super::state::State;
 use super::super::{phase, time};
+use crate::api::split::Waiting;
 
 /// One complaint about a spec, in Argo's form.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,8 +117,8 @@ impl Complaints {
     }
 }
 
-/// What becomes of a rollout whose spec cannot be used: nothing, but that its status says why. It is looked at again after 10 s,
-/// since what it refers to may appear (observed point 6).
+/// What becomes of a rollout whose spec cannot be used: nothing, but that its status says why: the first complaint as Argo says it, all
+/// of them in what is waited for. It is looked at again after 10 s, since what it refers to may appear (observed point 6).
 #[must_use]
 pub fn refuse(
     rollout: &Metadata,
@@ -145,6 +146,12 @@ pub fn refuse(
         now,
     );
     next.observed_generation = Some(rollout.generation.to_string());
+    let all: Vec<String> = complaints.iter().map(ToString::to_string).collect();
+    next.memory.waiting = Some(Waiting {
+        reason: "spec".to_owned(),
+        message: format!("a valid spec: {}", all.join("; ")),
+        until: None,
+    });
     if let Some((phase, message)) = phase::degraded(&next) {
         next.phase = Some(phase.to_owned());
         next.message = Some(message);

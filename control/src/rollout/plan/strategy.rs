@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
 use super::invalid::Complaints;
+use super::routes;
 use super::{
     AbortDelay, Amount, Background, Canary, CanaryScale, Delays, PauseFor, Routing, Step, Strategy,
     Threshold,
@@ -422,24 +423,8 @@ fn check_foreign(
     step: &CanaryStep,
     complaints: &mut Complaints,
 ) {
+    routes::check(canary, field, step, complaints);
     let routed = canary.traffic_routing.is_some();
-    let routes = [
-        (
-            "setHeaderRoute",
-            &step.set_header_route,
-            "SetHeaderRoute requires TrafficRouting, supports Istio and ALB and Apisix",
-        ),
-        (
-            "setMirrorRoute",
-            &step.set_mirror_route,
-            "SetMirrorRoute requires TrafficRouting, supports Istio and Plugins",
-        ),
-    ];
-    for (key, route, detail) in routes {
-        if let Some(route) = route.as_ref().filter(|_| !routed) {
-            complaints.value(format!("{field}.{key}"), route, detail);
-        }
-    }
     let templates = step
         .experiment
         .as_ref()

@@ -46,6 +46,14 @@ fn references() -> References {
         ..service("odd", None)
     });
     let templates = &mut references.templates.namespaced;
+    for (name, host) in [("argconflict", "a"), ("argconflict2", "b")] {
+        let metrics = json!([{"name": name, "provider": {"web": {"url": "http://x"}}}]);
+        let args = json!([{"name": "host", "value": host}]);
+        templates.insert(
+            name.to_owned(),
+            template(json!({"metrics": metrics, "args": args})),
+        );
+    }
     templates.insert(
         "forever".to_owned(),
         template(json!({"metrics": [metric(Value::Null)]})),
@@ -307,6 +315,68 @@ fn steps_one_by_one() {
 }
 
 #[test]
+fn header_and_mirror_routes() {
+    let routed = |step: Value, managed: Value| {
+        canary(&json!({
+            "trafficRouting": {"plugins": {"sidestep/proxy": {}}, "managedRoutes": managed},
+            "stableService": "s", "steps": [step],
+        }))
+    };
+    let refused =
+        |kind: &str| format!("spec.strategy.canary.steps[0].{kind}: not supported by this version");
+    let (header, mirror) = (refused("setHeaderRoute"), refused("setMirrorRoute"));
+    let managed =
+        "spec.strategy.canary.trafficRouting.managedRoutes: not supported by this version";
+    let listed = || json!([{"name": "h"}]);
+    let values = |value: Value| json!({"setHeaderRoute": {"name": "h", "match": [{"headerName": "A", "headerValue": value}]}});
+    let at = "spec.strategy.steps[0].setHeaderRoute";
+    check(
+        &routed(values(json!({"exact": "1"})), Value::Null),
+        &[
+            "spec.strategy.trafficRouting.managedRoutes: Required value: Rollout has missing field 'spec.strategy.canary.trafficRouting.managedRoutes'",
+            &header,
+        ],
+    );
+    let unlisted = format!(
+        r#"{at}: Invalid value: "h": Steps define a route that does not exist in spec.strategy.canary.trafficRouting.managedRoutes"#
+    );
+    check(
+        &routed(values(json!({"exact": "1"})), json!([{"name": "x"}])),
+        &[&unlisted, &header, managed],
+    );
+    for (value, text) in [
+        (
+            json!({"prefix": "2", "exact": "1"}),
+            r#".match[0]: Invalid value: {"exact":"1","prefix":"2"}: StringMatch match value must have exactly one of the following: exact, regex, prefix"#,
+        ),
+        (
+            json!({}),
+            ".match[0]: Invalid value: {}: StringMatch value missed, match value must have one of the following: exact, regex, prefix",
+        ),
+        (
+            json!({"regex": "("}),
+            r#".match[0].regex: Invalid value: "(": error: unclosed group"#,
+        ),
+    ] {
+        check(
+            &routed(values(value), listed()),
+            &[&format!("{at}{text}"), &header, managed],
+        );
+    }
+    let odd = json!({"setMirrorRoute": {"name": "h", "percentage": 101, "match": [{"path": {}, "headers": {"A": {"exact": "1", "regex": "2"}}}]}});
+    check(
+        &routed(odd, listed()),
+        &[
+            "spec.strategy.steps[0].setMirrorRoute.match[0].path: Invalid value: {}: StringMatch value missed, match value must have one of the following: exact, regex, prefix",
+            r#"spec.strategy.steps[0].setMirrorRoute.match[0].headers[A]: Invalid value: {"exact":"1","regex":"2"}: StringMatch match value must have exactly one of the following: exact, regex, prefix"#,
+            "spec.strategy.steps[0].setMirrorRoute.percentage: Invalid value: 101: must be between 0 and 100",
+            &mirror,
+            managed,
+        ],
+    );
+}
+
+#[test]
 fn affinity() {
     let both = json!({
         "preferredDuringSchedulingIgnoredDuringExecution": {"weight": 1},
@@ -388,6 +458,12 @@ fn what_is_referred_to() {
     check(
         &canary(&json!({"analysis": {"templates": [{"templateName": "forever"}]}})),
         &[],
+    );
+    let both = json!([{"templateName": "argconflict"}, {"templateName": "argconflict2"}]);
+    let text = r#""templateNames: [argconflict argconflict2]": Argument 'host' specified multiple times with different values: 'a', 'b'"#;
+    check(
+        &steps(&json!({"analysis": {"templates": both}})),
+        &[&format!("{field}: {text}")],
     );
 }
 
@@ -471,6 +547,28 @@ fn what_is_not_done_is_refused() {
         &canary(&json!({"trafficRouting": {"plugins": {"x/y": {}}}})),
         &["spec.strategy.canary.trafficRouting.plugins[x/y]: not supported by this version"],
     );
+}
+
+/// R2.22: the first in Argo's form, all of them where the rollout says what it waits for.
+#[test]
+fn all_complaints_are_told() {
+    let mut model =
+        super::super::tests::Model::basic(1, &json!([{"setWeight": 101}, {"setWeight": -1}]));
+    model.edit(|spec| spec["minReadySeconds"] = json!(0));
+    model.turn();
+    let of_step = |index: u8, weight: i32| {
+        format!(
+            "spec.strategy.steps[{index}].setWeight: Invalid value: {weight}: SetWeight needs to be between 0 and 100"
+        )
+    };
+    let (one, other) = (of_step(0, 101), of_step(1, -1));
+    let first = format!("InvalidSpec: The Rollout \"web\" is invalid: {one}");
+    assert_eq!(
+        (model.phase(), model.message()),
+        ("Degraded", first.as_str())
+    );
+    let waiting = model.memory.waiting.unwrap();
+    assert_eq!(waiting.message, format!("a valid spec: {one}; {other}"));
 }
 
 #[test]
