@@ -168,13 +168,23 @@ pub struct CanaryStrategy {
     pub dynamic_stable_scale: Option<bool>,
     /// Two Services that swap their roles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ping_pong: Option<Value>,
+    pub ping_pong: Option<PingPong>,
     /// Least pods of a ReplicaSet that has any. With routing only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_pods_per_replica_set: Option<i32>,
     /// How many available pods satisfy a step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replica_progress_threshold: Option<ReplicaProgressThreshold>,
+}
+
+/// Two Services that swap their roles.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PingPong {
+    /// One of them.
+    pub ping_service: String,
+    /// The other one.
+    pub pong_service: String,
 }
 
 /// How many available pods satisfy a step.

@@ -213,11 +213,12 @@ pub fn services_of(rollout: &Rollout) -> BTreeSet<String> {
     let ours: ProxyRouting = block
         .and_then(|block| ProxyRouting::deserialize(block).ok())
         .unwrap_or_default();
-    let named = [&canary.stable_service, &canary.canary_service]
-        .into_iter()
-        .flatten()
-        .cloned();
+    let named = [&canary.stable_service, &canary.canary_service];
+    let named = named.into_iter().flatten().cloned();
+    let pair = canary.ping_pong.clone();
+    let pair = pair.map(|pair| [pair.ping_service, pair.pong_service]);
     named
+        .chain(pair.into_iter().flatten())
         .chain(ours.services)
         .filter(|name| !name.is_empty())
         .collect()

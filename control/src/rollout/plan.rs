@@ -15,6 +15,7 @@ use crate::api::rollout::{Rollout, RolloutAnalysis, RolloutSpec};
 use crate::api::split::Fallback;
 
 mod invalid;
+mod pingpong;
 mod pods;
 mod references;
 mod routes;
@@ -310,7 +311,8 @@ pub fn plan(rollout: &Rollout, references: &References) -> Result<Plan, Vec<Inva
     let mut complaints = Complaints::default();
     let pods = pods::parse(rollout, references, &mut complaints);
     times(&rollout.spec, &mut complaints);
-    let strategy = strategy::parse(&rollout.spec, &mut complaints);
+    let spec = pingpong::plain(rollout, &mut complaints);
+    let strategy = strategy::parse(&spec, &mut complaints);
     if let (true, Some(strategy), Some(pods)) = (complaints.are_none(), &strategy, &pods) {
         references::check(rollout, strategy, &pods.labels, references, &mut complaints);
     }

@@ -205,6 +205,11 @@ impl State {
         }
     }
 
+    /// Forgets which of ping and pong is stable.
+    pub(super) fn forget_roles(&mut self) {
+        self.others.canary.stable_ping_pong = None;
+    }
+
     /// Whether a pause of this reason is in force.
     #[must_use]
     pub fn pause(&self, reason: &PauseReason) -> Option<&Pause> {

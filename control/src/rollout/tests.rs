@@ -3,6 +3,7 @@
 mod dynamic;
 mod golden;
 mod model;
+mod pingpong;
 mod restart;
 mod rollback;
 mod takeover;

@@ -103,6 +103,7 @@ impl<'a> Turn<'a> {
         next.current = Some(new.hash.clone());
         next.selector = Some(selector::text(&plan.selector));
         next.counts = counts(observed, new);
+        forget_roles(plan, &mut next);
         next.promote_full = was.promote_full && was.stable.as_ref() != Some(&new.hash);
         Self {
             plan,
@@ -279,6 +280,14 @@ impl<'a> Turn<'a> {
             events: self.events,
             again: self.again,
         }
+    }
+}
+
+/// Which of ping and pong is stable says something only as long as there are the two.
+fn forget_roles(plan: &Plan, next: &mut State) {
+    let canary = plan.rollout.spec.strategy.canary.as_ref();
+    if canary.is_none_or(|canary| canary.ping_pong.is_none()) {
+        next.forget_roles();
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::invalid::Complaints;
-use super::{Canary, References, Step, Strategy};
+use super::{Canary, References, Step, Strategy, pingpong};
 use crate::analysis::build::{self, Role};
 use crate::api::labels;
 use crate::api::rollout::{Rollout, RolloutAnalysis};
@@ -18,6 +18,7 @@ pub(super) fn check(
     let Strategy::Canary(canary) = strategy;
     let own = rollout.metadata.name.as_deref().unwrap_or_default();
     for (field, service) in services(canary) {
+        let field = pingpong::field(rollout, service).unwrap_or(field);
         check_service(own, &field, service, labels, references, complaints);
     }
     for (field, role, analysis) in analyses(canary) {

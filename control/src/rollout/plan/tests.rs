@@ -530,11 +530,10 @@ fn workloads() {
 #[test]
 fn what_is_not_done_is_refused() {
     check(
-        &canary(&json!({"canaryMetadata": {}, "stableMetadata": {}, "pingPong": {}})),
+        &canary(&json!({"canaryMetadata": {}, "stableMetadata": {}})),
         &[
             "spec.strategy.canary.canaryMetadata: not supported by this version",
             "spec.strategy.canary.stableMetadata: not supported by this version",
-            "spec.strategy.canary.pingPong: not supported by this version",
         ],
     );
     check(

@@ -48,7 +48,6 @@ fn refuse_canary(canary: &CanaryStrategy, complaints: &mut Complaints) {
             "spec.strategy.canary.stableMetadata",
             canary.stable_metadata.is_some(),
         ),
-        ("spec.strategy.canary.pingPong", canary.ping_pong.is_some()),
     ];
     all(&fields, complaints);
     for (index, step) in canary.steps.iter().flatten().enumerate() {
