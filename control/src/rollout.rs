@@ -25,12 +25,13 @@
 //! | `dynamic` | stable's size with `dynamicStableScale`, and how a version leaves it |
 //! | [`restart`] | which old pods go next |
 //! | `runs`, `pause`, `promotion`, `rollback`, `history` | analysis, pauses, steps and promotion, aborts, old revisions |
-//! | `conditions`, `phase`, `arrival` | what the status says of all this |
+//! | `conditions`, `phase`, `arrival`, `duration`, `waits` | what the status says of all this |
 
 mod arrival;
 mod conditions;
 pub mod decide;
 pub mod decision;
+mod duration;
 mod dynamic;
 pub mod hash;
 mod history;
@@ -54,6 +55,7 @@ mod template;
 mod time;
 mod traffic;
 mod turn;
+mod waits;
 
 pub use decide::decide;
 pub use decision::{Action, Decision};

@@ -465,7 +465,28 @@ pub struct RolloutStatus {
     pub workload_observed_generation: Option<String>,
     /// Times of the update under way.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub duration: Option<Value>,
+    pub duration: Option<RolloutDuration>,
+}
+
+/// Times of the update under way, or of the last one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RolloutDuration {
+    /// When it began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollout_started_at: Option<Time>,
+    /// Since when a person holds it up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manual_pause_started_at: Option<Time>,
+    /// Seconds that people have held it up, the present pause excluded.
+    #[serde(skip_serializing_if = "is_no_time")]
+    pub total_manual_pause_duration_seconds: i64,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Time>,
+    /// `Promoted`, `FastPromoted`, `RolledBack`, `FastRolledBack`, `Aborted`, as soon as it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub completion_status: Option<String>,
 }
 
 /// What the canary strategy remembers.
@@ -577,6 +598,11 @@ pub struct RolloutCondition {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
 fn is_false(value: &bool) -> bool {
     !*value
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
+fn is_no_time(seconds: &i64) -> bool {
+    *seconds == 0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]

@@ -9,7 +9,7 @@ use super::state::State;
 use super::turn::Turn;
 use super::{
     conditions, history, pause, promotion, restart, revision, rollback, runs, scale, services,
-    traffic,
+    traffic, waits,
 };
 
 /// Decides what a rollout does next.
@@ -63,4 +63,5 @@ fn take(turn: &mut Turn<'_>) {
     }
     restart::reconcile(turn);
     promotion::advance(turn);
+    waits::name(turn);
 }

@@ -3,7 +3,7 @@
 use super::conditions;
 use super::plan::{CanaryScale, PauseFor, Step};
 use super::turn::{Resume, Turn};
-use super::{arrival, pause, phase, replicas, revision, rollback, runs, scale, traffic};
+use super::{arrival, duration, pause, phase, replicas, revision, rollback, runs, scale, traffic};
 
 /// R12.1, R12.2: another template or other steps begin the steps anew. Returns whether they did.
 pub(super) fn reset_if_changed(turn: &mut Turn<'_>) -> bool {
@@ -32,6 +32,7 @@ fn reset(turn: &mut Turn<'_>) {
     turn.next.step_run = None;
     turn.next.background_run = None;
     turn.next.step = turn.last_index().map(|_| 0);
+    duration::begin(turn);
     if turn.is_promoted() && turn.last_index().is_some() {
         skip_all(turn, "Rollback to stable ReplicaSets");
     } else if rollback::is_within_window(turn) {
@@ -42,9 +43,17 @@ fn reset(turn: &mut Turn<'_>) {
                 _ => "Rollback to active ReplicaSets within RollbackWindow",
             },
         );
+    } else if is_asleep(turn) {
+        skip_all(turn, "No replicas are wanted, and none are left");
     }
     close(turn);
     turn.look_again(turn.now);
+}
+
+/// An update of nothing: no pod is wanted and none is there, so that there is nothing to try.
+fn is_asleep(turn: &Turn<'_>) -> bool {
+    let mut sets = turn.observed.revisions.iter();
+    turn.replicas == 0 && turn.stable.is_some() && sets.all(|set| set.wanted == 0 && set.pods == 0)
 }
 
 fn skip_all(turn: &mut Turn<'_>, why: &str) {
@@ -77,6 +86,7 @@ pub(super) fn advance(turn: &mut Turn<'_>) {
 fn close(turn: &mut Turn<'_>) {
     rollback::remember(turn);
     pause::settle(turn);
+    duration::note(turn);
     conditions::judge(turn);
     let pending = arrival::pending(turn);
     let (phase, message) = phase::of(turn.plan, &turn.next, turn.replicas, pending);

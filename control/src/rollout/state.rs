@@ -7,8 +7,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::time;
 use crate::api::rollout::{
-    AnalysisRunSummary, CanaryStatus, PauseCondition, RolloutCondition, RolloutStatus,
-    TrafficWeights,
+    AnalysisRunSummary, CanaryStatus, PauseCondition, RolloutCondition, RolloutDuration,
+    RolloutStatus, TrafficWeights,
 };
 use crate::api::split::Memory;
 
@@ -55,6 +55,8 @@ pub struct State {
     pub background_run: Option<AnalysisRunSummary>,
     /// Conditions, in the order of their last rewrite.
     pub conditions: Vec<RolloutCondition>,
+    /// Times of the update.
+    pub duration: Option<RolloutDuration>,
     /// What Argo's status has no field for.
     pub memory: Memory,
     /// The fields that no rule here knows.
@@ -159,6 +161,7 @@ impl State {
             step_run: canary.current_step_analysis_run_status.clone(),
             background_run: canary.current_background_analysis_run_status.clone(),
             conditions: status.conditions.clone(),
+            duration: status.duration.clone(),
             memory: memory.clone(),
             others: status.clone(),
         }
@@ -201,6 +204,7 @@ impl State {
                 ..self.others.canary.clone()
             },
             conditions: self.conditions.clone(),
+            duration: self.duration.clone(),
             ..self.others.clone()
         }
     }

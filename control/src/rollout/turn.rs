@@ -225,6 +225,14 @@ impl<'a> Turn<'a> {
             .get_or_insert_with(|| waiting(reason, message, None));
     }
 
+    /// Names what the rollout waits for, if nobody has named anything, where somebody else says when to look again.
+    pub(super) fn note(&mut self, reason: &str, message: String) {
+        if self.aftermath.is_none() {
+            self.waiting
+                .get_or_insert_with(|| waiting(reason, message, None));
+        }
+    }
+
     /// Goes on waiting for what was waited for.
     pub(super) fn keep_waiting(&mut self) {
         self.waiting.clone_from(&self.was.memory.waiting);

@@ -310,6 +310,18 @@ impl Model {
         assert_eq!(decision.status, self.status);
         assert_eq!(decision.memory, self.memory);
         assert!(decision.events.is_empty(), "{:?}", decision.events);
+        self.assert_waits();
+    }
+
+    /// What is not where it is to be says what it waits for.
+    fn assert_waits(&self) {
+        let valid = !self.message().starts_with("InvalidSpec");
+        let waits = self.memory.waiting.is_some();
+        assert!(
+            waits || self.phase() == "Healthy" || !valid,
+            "{:#?}",
+            self.status
+        );
     }
 
     fn act(&mut self, action: Action) {

@@ -858,12 +858,47 @@ fn replicas_are_filled_in_and_may_be_none() {
     let mut model = Model::routed(0, &pause_at(&[20]));
     model.run();
     assert_eq!(seen(&model), "2 Healthy");
+    told(&mut model);
     model.image("2");
     model.run();
+    assert_eq!(seen(&model), "2 Healthy", "there is nothing to try");
+    let told = told(&mut model).join("\n");
+    assert!(told.contains("SkipSteps: No replicas are wanted"), "{told}");
+}
+
+#[test]
+fn replicas_taken_away_in_mid_update_promote_nothing() {
+    let mut model = Model::routed(4, &pause_at(&[50])).deployed();
+    model.image("2");
+    model.run_ready();
+    model.edit(|spec| spec["replicas"] = json!(0));
+    model.run_ready();
     assert_eq!(seen(&model), "1 Paused CanaryPauseStep");
-    model.promote();
-    model.run();
-    assert_eq!(seen(&model), "2 Healthy");
+    model.edit(|spec| spec["replicas"] = json!(4));
+    model.run_ready();
+    assert_eq!(
+        (seen(&model).as_str(), model.weights()),
+        ("1 Paused CanaryPauseStep", Some((50, 50)))
+    );
+}
+
+#[test]
+fn template_and_replicas_in_one_edit() {
+    // Observed point 11, not copied: the new revision begins at its weight.
+    let mut model = Model::basic(2, &pause_at(&[20])).deployed();
+    model.edit(|spec| {
+        spec["replicas"] = json!(3);
+        spec["template"]["spec"]["containers"][0]["image"] = json!("nginx:2");
+    });
+    model.run_ready();
+    assert_eq!(seen(&model), "1 Paused CanaryPauseStep");
+    let scaled = scaled(&mut model);
+    let mut ups = scaled.iter().filter(|text| text.starts_with("V2"));
+    assert_eq!(
+        (ups.next().map(String::as_str), ups.next()),
+        (Some("V2 0-1"), None),
+        "{scaled:?}"
+    );
 }
 
 #[test]
