@@ -110,10 +110,16 @@ impl Load {
         let period = Duration::from_secs(1) * target.clients / target.rate.max(1);
         let begin = Instant::now();
         for client in 0..target.clients {
-            let (target, book, stop) = (target.clone(), Arc::clone(&load.book), load.stop.clone());
             let first = begin + period * client / target.clients;
+            let client = Client {
+                target: target.clone(),
+                book: Arc::clone(&load.book),
+                tasks: load.clients.clone(),
+                connection: None,
+            };
+            let stop = load.stop.clone();
             load.clients.spawn(async move {
-                stop.run_until_cancelled(send_on(target, book, first, period))
+                stop.run_until_cancelled(client.send_on(first, period))
                     .await;
             });
         }
@@ -162,21 +168,63 @@ fn lock(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
     book.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn send_on(target: Target, book: Arc<Mutex<Book>>, first: Instant, period: Duration) {
-    let mut ticks = interval_at(first, period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut connection = None;
-    loop {
-        ticks.tick().await;
-        let window = lock(&book).windows.len() - 1;
-        let answer = match tokio::time::timeout(PATIENCE, ask(&target, &mut connection)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(anyhow::anyhow!("no answer within {PATIENCE:?}")),
-        };
-        if answer.is_err() {
-            connection = None;
+/// One client, with the connection it keeps.
+struct Client {
+    target: Target,
+    book: Arc<Mutex<Book>>,
+    /// Where its connections run.
+    tasks: TaskTracker,
+    connection: Option<Sender>,
+}
+
+type Sender = http1::SendRequest<Empty<Bytes>>;
+
+impl Client {
+    async fn send_on(mut self, first: Instant, period: Duration) {
+        let mut ticks = interval_at(first, period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let window = lock(&self.book).windows.len() - 1;
+            let answer = match tokio::time::timeout(PATIENCE, self.ask()).await {
+                Ok(answer) => answer,
+                Err(_) => Err(anyhow::anyhow!("no answer within {PATIENCE:?}")),
+            };
+            record(&mut lock(&self.book), window, answer);
         }
-        record(&mut lock(&book), window, answer);
+    }
+
+    /// Keeps the connection only if the answer has come whole.
+    async fn ask(&mut self) -> anyhow::Result<(StatusCode, String)> {
+        let mut sender = match self.connection.take() {
+            Some(mut kept) => match kept.ready().await {
+                Ok(()) => kept,
+                Err(_) => self.connect().await?,
+            },
+            None => self.connect().await?,
+        };
+        let request = Request::get(&self.target.path)
+            .header(header::HOST, &self.target.host)
+            .body(Empty::new())?;
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let body = response.into_body().collect().await?.to_bytes();
+        let text = String::from_utf8_lossy(&body)
+            .trim()
+            .trim_matches('"')
+            .to_owned();
+        self.connection = Some(sender);
+        Ok((status, text))
+    }
+
+    async fn connect(&self) -> anyhow::Result<Sender> {
+        let stream = TcpStream::connect(self.target.address).await?;
+        stream.set_nodelay(true)?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        // Ends by itself when the sender is dropped.
+        self.tasks.spawn(connection);
+        sender.ready().await?;
+        Ok(sender)
     }
 }
 
@@ -206,41 +254,4 @@ fn names_a_version(body: &str) -> bool {
         && body
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-}
-
-type Sender = http1::SendRequest<Empty<Bytes>>;
-
-async fn ask(
-    target: &Target,
-    connection: &mut Option<Sender>,
-) -> anyhow::Result<(StatusCode, String)> {
-    let mut sender = match connection.take() {
-        Some(mut kept) => match kept.ready().await {
-            Ok(()) => kept,
-            Err(_) => connect(target.address).await?,
-        },
-        None => connect(target.address).await?,
-    };
-    let request = Request::get(&target.path)
-        .header(header::HOST, &target.host)
-        .body(Empty::new())?;
-    let response = sender.send_request(request).await?;
-    let status = response.status();
-    let body = response.into_body().collect().await?.to_bytes();
-    let text = String::from_utf8_lossy(&body)
-        .trim()
-        .trim_matches('"')
-        .to_owned();
-    *connection = Some(sender);
-    Ok((status, text))
-}
-
-async fn connect(address: SocketAddr) -> anyhow::Result<Sender> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // Ends by itself when the sender is dropped.
-    tokio::spawn(connection);
-    sender.ready().await?;
-    Ok(sender)
 }

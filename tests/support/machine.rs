@@ -1,11 +1,10 @@
 //! `sidestep run` as a process of its own, the verbs against it, and waiting for what its objects say.
 
 use std::fmt::Debug;
-use std::fs::File;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
@@ -13,83 +12,43 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::wait::await_condition;
 use kube::{Api, Client, Config, Resource};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
+
+use super::terminal::{Terminal, tail};
 
 /// Everything that is waited for comes long before, also on a busy machine; a wait that ends here is a failed test.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
 
-/// `sidestep run` at work.
+/// `sidestep run` at work, and its cluster as a client has it.
 pub(crate) struct Machine {
     /// Where the proxy listens.
     pub(crate) proxy: SocketAddr,
     /// The embedded cluster.
     pub(crate) client: Client,
-    child: Child,
-    kubeconfig: PathBuf,
+    terminal: Terminal,
     log: PathBuf,
-    /// Kept open: what is printed must find a reader.
-    _stdout: Lines<BufReader<ChildStdout>>,
 }
 
 impl Machine {
     /// Starts `sidestep run -f manifests --state folder/state` and waits until it says that it serves.
     pub(crate) async fn start(folder: &Path, manifests: &Path) -> Self {
-        let kubeconfig = folder.join("kubeconfig");
-        let log = folder.join("log");
-        let any_port = "127.0.0.1:0";
-        let mut child = Command::new(env!("CARGO_BIN_EXE_sidestep"))
-            .args(["run", "--dashboard", "off", "--listen", any_port])
-            .args(["--admin", any_port, "--api", any_port])
-            .arg("-f")
-            .arg(manifests)
-            .arg("--state")
-            .arg(folder.join("state"))
-            .arg("--kubeconfig-out")
-            .arg(&kubeconfig)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(
-                File::options()
-                    .create(true)
-                    .append(true)
-                    .open(&log)
-                    .unwrap(),
-            )
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
-        let proxy = timeout(DEADLINE, listening(&mut stdout)).await;
-        let Ok(Some(proxy)) = proxy else {
-            panic!("it does not serve; its log: {}", tail(&log));
-        };
-        let client = connect(&kubeconfig).await;
+        let state = folder.join("state");
+        let arguments = ["-f", text(manifests), "--state", text(&state)];
+        let terminal = Terminal::run(folder, &arguments).await;
         Self {
-            proxy,
-            client,
-            child,
-            kubeconfig,
-            log,
-            _stdout: stdout,
+            proxy: terminal.proxy,
+            client: connect(&folder.join("kubeconfig")).await,
+            terminal,
+            log: folder.join("log"),
         }
     }
 
     /// Runs one of the everyday verbs, which must succeed.
     pub(crate) async fn verb(&self, line: &str) {
-        let output = Command::new(env!("CARGO_BIN_EXE_sidestep"))
-            .args(line.split(' '))
-            .arg("--kubeconfig")
-            .arg(&self.kubeconfig)
-            .stdin(Stdio::null())
-            .output()
-            .await
-            .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{line}: {said}");
+        let answer = self.terminal.sidestep(line).await;
+        assert_eq!(answer.code, Some(0), "{line}: {answer:?}");
     }
 
     /// Objects of a kind in namespace `default`.
@@ -127,7 +86,7 @@ impl Machine {
 
     /// The processes of its pods that run now.
     pub(crate) fn pods(&self) -> Vec<OwnedFd> {
-        let own = self.child.id().expect("it runs").to_string();
+        let own = self.terminal.pid().as_raw_nonzero().to_string();
         let folders = std::fs::read_dir("/proc").unwrap();
         let processes = folders.filter_map(|folder| {
             let folder = folder.unwrap().path();
@@ -142,16 +101,13 @@ impl Machine {
     }
 
     /// `kill -9`: nothing of it gets a chance to do anything more.
-    pub(crate) async fn kill_9(mut self) {
-        self.child.kill().await.unwrap();
+    pub(crate) async fn kill_9(self) {
+        self.terminal.end(Signal::KILL).await;
     }
 
     /// SIGTERM; returns how it ended.
-    pub(crate) async fn terminate(mut self) -> ExitStatus {
-        let pid = i32::try_from(self.child.id().expect("it runs")).unwrap();
-        kill_process(Pid::from_raw(pid).unwrap(), Signal::TERM).unwrap();
-        let ended = timeout(DEADLINE, self.child.wait()).await;
-        ended.expect("it ends on SIGTERM").unwrap()
+    pub(crate) async fn terminate(self) -> ExitStatus {
+        self.terminal.end(Signal::TERM).await
     }
 }
 
@@ -171,18 +127,8 @@ pub(crate) async fn ended(process: OwnedFd) {
     );
 }
 
-/// The address in `traffic    http://127.0.0.1:8080 (…)`; the greeting is the last that is printed.
-async fn listening(stdout: &mut Lines<BufReader<ChildStdout>>) -> Option<SocketAddr> {
-    let mut proxy = None;
-    while let Some(line) = stdout.next_line().await.unwrap() {
-        if let Some(address) = line.strip_prefix("traffic    http://") {
-            proxy = address.split(' ').next().unwrap().parse().ok();
-        }
-        if line.starts_with("kubectl ") {
-            return proxy;
-        }
-    }
-    None
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
 }
 
 async fn connect(kubeconfig: &Path) -> Client {
@@ -190,11 +136,4 @@ async fn connect(kubeconfig: &Path) -> Client {
     let options = KubeConfigOptions::default();
     let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
     Client::try_from(config.unwrap()).unwrap()
-}
-
-/// The end of what it logged, for the message of a failed test.
-fn tail(log: &Path) -> String {
-    let text = std::fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(40)..].join("\n")
 }

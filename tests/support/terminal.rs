@@ -1,10 +1,11 @@
 //! Sidestep as a person at a terminal has it: `sidestep run` at work, commands that end, `kubectl` and `curl`.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::{ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use http::{Request, header};
@@ -47,7 +48,9 @@ pub(crate) struct Terminal {
     /// Where the proxy listens.
     pub(crate) proxy: SocketAddr,
     kubeconfig: PathBuf,
+    log: PathBuf,
     child: Child,
+    /// Kept open: what is printed must find a reader.
     lines: Lines<BufReader<ChildStdout>>,
 }
 
@@ -60,16 +63,22 @@ impl Terminal {
     /// The same, with something to read.
     pub(crate) async fn run_with(folder: &Path, arguments: &[&str], stdin: Stdio) -> Self {
         let kubeconfig = folder.join("kubeconfig");
-        let log = std::fs::File::create(folder.join("log")).unwrap();
+        let log = folder.join("log");
+        let stderr = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .unwrap();
         let mut child = run(&kubeconfig, arguments)
             .stdin(stdin)
             .stdout(Stdio::piped())
-            .stderr(log)
+            .stderr(stderr)
             .spawn()
             .unwrap();
         let mut terminal = Self {
             proxy: ([127, 0, 0, 1], 0).into(),
             kubeconfig,
+            log,
             lines: BufReader::new(child.stdout.take().unwrap()).lines(),
             child,
         };
@@ -87,7 +96,7 @@ impl Terminal {
                     return rest.to_owned();
                 }
             }
-            panic!("it ended without {begins:?}");
+            panic!("it ended without {begins:?}: {}", tail(&self.log));
         };
         timeout(DEADLINE, find).await.expect("it is printed")
     }
@@ -198,12 +207,30 @@ impl Terminal {
     }
 
     /// Ctrl-C; it must end well within the time that people wait.
-    pub(crate) async fn interrupt(mut self) {
-        let pid = i32::try_from(self.child.id().unwrap()).unwrap();
-        kill_process(Pid::from_raw(pid).unwrap(), Signal::INT).unwrap();
-        let ended = timeout(Duration::from_secs(5), self.child.wait()).await;
-        assert_eq!(ended.expect("it ends in 5 s").unwrap().code(), Some(0));
+    pub(crate) async fn interrupt(self) {
+        let ended = timeout(Duration::from_secs(5), self.end(Signal::INT)).await;
+        assert_eq!(ended.expect("it ends in 5 s").code(), Some(0));
     }
+
+    /// Sends a signal; returns how it ended.
+    pub(crate) async fn end(mut self, signal: Signal) -> ExitStatus {
+        kill_process(self.pid(), signal).unwrap();
+        let ended = timeout(DEADLINE, self.child.wait()).await;
+        ended.expect("it ends").unwrap()
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> Pid {
+        let id = self.child.id().expect("it runs");
+        Pid::from_raw(i32::try_from(id).unwrap()).unwrap()
+    }
+}
+
+/// The end of what it logged, for the message of a failed test.
+pub(crate) fn tail(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(40)..].join("\n")
 }
 
 /// The binary.
