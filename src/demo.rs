@@ -17,8 +17,9 @@ use crate::apply::Applier;
 use crate::client::Session;
 use crate::commands::live::Live;
 use crate::commands::print;
-use crate::machine::{self, Machine, Settings};
+use crate::machine::{Machine, Settings};
 use crate::manifest;
+use crate::proxy_config;
 use crate::rates::Rates;
 use crate::run::{end, signalled};
 use crate::settings::{DemoSettings, ServiceName};
@@ -75,7 +76,7 @@ fn parts(settings: &DemoSettings) -> Settings {
         namespace: "default".to_owned(),
         proxy: Config {
             listen: vec![settings.listen],
-            ..machine::proxy_config()
+            ..proxy_config::alone()
         },
         admin: any_port,
         api: any_port,

@@ -13,7 +13,6 @@ use anyhow::{Context, anyhow};
 use axum::Router;
 use jiff::Timestamp;
 use prometheus::Registry;
-use serde_json::json;
 use sidestep_control::controller::{self, Controller};
 use sidestep_control::local::workloads::Workloads;
 use sidestep_control::local::{self, Local};
@@ -73,19 +72,6 @@ pub(crate) struct Machine {
     draining: watch::Sender<bool>,
     stop: CancellationToken,
     tasks: JoinSet<anyhow::Result<()>>,
-}
-
-/// What a proxy on one machine does otherwise than one of a fleet, in the words of its configuration file. Answers name their version,
-/// to show the split at work. Clients are asked to go for 1 s before idle connections are closed: nobody in front of us has to learn
-/// that we are going, but a client may send its next request in the moment in which its connection is closed (6 of 64 at once, under
-/// load).
-pub(crate) fn proxy_defaults() -> serde_json::Value {
-    json!({"namesVersions": true, "drain": {"grace": "1s"}})
-}
-
-/// The proxy on one machine where no file says otherwise; addresses are to be added.
-pub(crate) fn proxy_config() -> Config {
-    serde_json::from_value(proxy_defaults()).expect("the defaults are in the form of the file")
 }
 
 impl Machine {

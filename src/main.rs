@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`cli`] | what the user typed |
 //! | [`settings`] | typed → usable |
+//! | [`proxy_config`] | the proxy's configuration file |
 //! | [`client`] | the connection to a cluster |
 //! | [`commands`] | one read or patch each |
 //! | [`manifest`] | files → objects, or complaints with file, line and field |
@@ -26,6 +27,7 @@ mod demo;
 mod machine;
 mod manifest;
 mod membership;
+mod proxy_config;
 mod rates;
 mod run;
 mod settings;

@@ -15,7 +15,7 @@ use sidestep_proxy::config::AccessLog;
 
 use crate::cli::{DemoArgs, RunArgs};
 use crate::machine;
-use crate::manifest::configuration;
+use crate::proxy_config;
 
 /// What `sidestep run` needs to know, all of it usable.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,9 +143,9 @@ impl RunSettings {
             "--default-service",
             optional(args.default_service.as_deref(), service),
         );
-        let proxy_config = complaints.take(
+        let given = complaints.take(
             "--proxy-config",
-            optional(args.proxy_config.as_deref(), proxy_config),
+            optional(args.proxy_config.as_deref(), read_proxy_config),
         );
         let proxy_workers = complaints.take(
             "--proxy-workers",
@@ -156,7 +156,7 @@ impl RunSettings {
             optional(args.access_log.as_deref(), access_log),
         );
         let proxy = || {
-            let mut proxy = proxy_config?.unwrap_or_else(machine::proxy_config);
+            let mut proxy = given?.unwrap_or_else(proxy_config::alone);
             proxy.listen = vec![listen?];
             proxy.workers = proxy_workers?.unwrap_or(proxy.workers);
             proxy.access_log = access_log?.unwrap_or_default();
@@ -384,9 +384,8 @@ fn workers(text: &str) -> Result<NonZeroUsize, String> {
         .map_err(|_| format!("`{text}` is no number of threads: 1 or more"))
 }
 
-fn proxy_config(path: &Path) -> Result<Config, String> {
-    let config = configuration::read(path, machine::proxy_defaults());
-    config.map_err(|fault| fault.to_string())
+fn read_proxy_config(path: &Path) -> Result<Config, String> {
+    proxy_config::read(path).map_err(|faults| faults.to_string())
 }
 
 fn access_log(path: &Path) -> Result<AccessLog, String> {

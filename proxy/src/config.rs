@@ -1,9 +1,6 @@
 //! What the proxy is told at start: addresses, limits and deadlines, already valid.
 //!
-//! All of it but the addresses and the access log can be read from a file (serde, camelCase; durations as `10s`, `500ms`, `1m30s`);
-//! what is left out keeps its default. Nothing is checked a second time after that.
-
-mod text;
+//! Words from the command line or the environment become these types in the binary; nothing here is checked a second time.
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -11,16 +8,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use serde::Deserialize;
 
 use crate::table::Pick;
 
 /// How a proxy runs. [`Config::new`] gives every field but the addresses its default.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Addresses to listen at; port 0 lets the system choose.
-    #[serde(skip)]
     pub listen: Vec<SocketAddr>,
     /// Worker threads. Default: what the CPU quota allows, as `std::thread::available_parallelism` sees it.
     pub workers: NonZeroUsize,
@@ -37,12 +31,10 @@ pub struct Config {
     /// How the proxy ends.
     pub drain: Drain,
     /// Peers whose `X-Forwarded-*` headers are kept and added to; those of all others are overwritten. Default: none.
-    #[serde(deserialize_with = "text::networks")]
     pub trusted: Vec<IpNet>,
     /// Where the points of weighted picks come from, for all Splits. Default: `None`, as each Split says.
     pub pick: Option<Pick>,
     /// Where the access log goes. Default: nowhere.
-    #[serde(skip)]
     pub access_log: AccessLog,
     /// Whether answers from a Split name the version and revision that gave them, as `x-sidestep-version` and
     /// `x-sidestep-revision`. Default: no, since that is nobody's business outside; on one machine it shows the split at work.
@@ -80,8 +72,7 @@ impl Default for Config {
 }
 
 /// What is bounded. Counts unless a unit is named.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Headers in a request or response head. Default 100: hyper's own, which it keeps on the stack.
     pub headers: NonZeroUsize,
@@ -119,32 +110,23 @@ impl Default for Limits {
 }
 
 /// What is waited for, and how long. Sources: data-plane rules, section 5, unless another is named.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deadlines {
     /// From the first byte of a request head to its last; also for the bytes that tell HTTP/1 from HTTP/2. Default 10 s.
-    #[serde(deserialize_with = "text::time")]
     pub head: Duration,
     /// To connect to an endpoint. Default 5 s, as Envoy's `connect_timeout`.
-    #[serde(deserialize_with = "text::time")]
     pub connect: Duration,
     /// From the request being sent to the response head. Default 60 s, as nginx' `proxy_read_timeout`.
-    #[serde(deserialize_with = "text::time")]
     pub response_head: Duration,
     /// For a request as a whole, body included; upgrades are exempt. Default: none, since streams are legitimate.
-    #[serde(deserialize_with = "text::some_time")]
     pub total: Option<Duration>,
     /// Without a byte of a body, in either direction; upgrades are exempt. Default 60 s.
-    #[serde(deserialize_with = "text::time")]
     pub body_idle: Duration,
     /// Without a request on a client's connection. Default 75 s: above the 60 s of common load balancers.
-    #[serde(deserialize_with = "text::time")]
     pub keep_alive_idle: Duration,
     /// Without a request on a connection to an endpoint. Default 4 s: common servers close at 5 s.
-    #[serde(deserialize_with = "text::time")]
     pub upstream_idle: Duration,
     /// How often a worker looks at its deadlines; the accuracy of all but `connect`. Default 500 ms.
-    #[serde(deserialize_with = "text::time")]
     pub tick: Duration,
 }
 
@@ -164,16 +146,13 @@ impl Default for Deadlines {
 }
 
 /// HTTP/2, on both sides. Larger windows are memory risk at many streams; hyper's defaults are 1 to 5 MiB.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct H2 {
     /// Streams a client may have open on one connection. Default 128; RFC 9113 section 6.5.2 advises at least 100.
     pub streams: NonZeroU32,
     /// Flow-control window of one stream, in bytes. Default 256 KiB.
-    #[serde(deserialize_with = "text::window")]
     pub stream_window_bytes: NonZeroU32,
     /// Flow-control window of one connection, in bytes. Default 1 MiB.
-    #[serde(deserialize_with = "text::window")]
     pub connection_window_bytes: NonZeroU32,
     /// Bytes of a header list. Default 32 KiB.
     pub header_list_bytes: NonZeroU32,
@@ -191,8 +170,7 @@ impl Default for H2 {
 }
 
 /// Second attempts. The budget is per version and shared by all workers (data-plane rules, section 5).
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retry {
     /// Connect failures of one request that are retried whatever the budget says. Default 2.
     pub connects: u32,
@@ -201,7 +179,6 @@ pub struct Retry {
     /// Retries allowed per second beside that. Default 10, as Linkerd.
     pub per_second: u32,
     /// How long a request counts for the budget. Default 10 s, as Linkerd.
-    #[serde(deserialize_with = "text::time")]
     pub window: Duration,
 }
 
@@ -217,14 +194,11 @@ impl Default for Retry {
 }
 
 /// How long an endpoint that refuses connections is skipped; doubled by each further failure.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ejection {
     /// After the first failure. Default 1 s, as Linkerd's failure accrual.
-    #[serde(deserialize_with = "text::time")]
     pub first: Duration,
     /// At most. Default 60 s, as Linkerd's failure accrual.
-    #[serde(deserialize_with = "text::time")]
     pub longest: Duration,
 }
 
@@ -238,14 +212,11 @@ impl Default for Ejection {
 }
 
 /// How the proxy ends (data-plane rules, section 8). Together the defaults stay within Kubernetes' 30 s.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drain {
     /// Not ready, but still accepting: the time others need to stop sending. Default 5 s.
-    #[serde(deserialize_with = "text::time_or_none")]
     pub grace: Duration,
     /// From the listeners' closing until what is still open is cut. Default 20 s.
-    #[serde(deserialize_with = "text::time_or_none")]
     pub deadline: Duration,
 }
 

@@ -7,8 +7,6 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use serde::Deserialize;
-
 pub use self::check::{Error, Part, Problem};
 pub use self::matching::Routes;
 pub use crate::split::Fallback;
@@ -191,8 +189,7 @@ pub struct Rule {
 }
 
 /// Where the points of weighted picks come from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pick {
     /// A low-discrepancy sequence: counts stay within a few of the share.
     #[default]
