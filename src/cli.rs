@@ -151,6 +151,9 @@ pub(crate) struct RunArgs {
     /// Service that answers for hosts that name no Service
     #[arg(long, value_name = "NAMESPACE/NAME")]
     pub(crate) default_service: Option<String>,
+    /// Blocks of other routers in trafficRouting: `auto` waits while what they name exists, `translate` never waits
+    #[arg(long, value_name = "auto|translate", default_value = "auto")]
+    pub(crate) foreign_routers: String,
     /// Threads of the proxy [default: the CPUs this process may use]
     #[arg(long, value_name = "N")]
     pub(crate) proxy_workers: Option<String>,

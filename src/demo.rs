@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use sidestep_control::reconcile::routers::Policy;
 use sidestep_proxy::{Config, TableHandle};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -87,6 +88,7 @@ fn parts(settings: &DemoSettings) -> Settings {
             namespace: "default".to_owned(),
             name: NAME.to_owned(),
         }),
+        foreign_routers: Policy::Auto,
     }
 }
 

@@ -16,6 +16,7 @@ use prometheus::Registry;
 use sidestep_control::controller::{self, Controller};
 use sidestep_control::local::workloads::Workloads;
 use sidestep_control::local::{self, Local};
+use sidestep_control::reconcile::routers::Policy;
 use sidestep_control::{fleet, routing};
 use sidestep_proxy::table::Pick;
 use sidestep_proxy::{Config, Proxy, TableHandle, proxy};
@@ -52,6 +53,8 @@ pub(crate) struct Settings {
     pub(crate) kubeconfig_out: PathBuf,
     /// The Service that answers for hosts that name no Service.
     pub(crate) default_service: Option<ServiceName>,
+    /// What to do about `trafficRouting` blocks of other routers.
+    pub(crate) foreign_routers: Policy,
 }
 
 /// One machine at work.
@@ -127,7 +130,8 @@ impl Machine {
         sidestep_proxy::metrics::register(&registry, self.tables.clone())?;
         membership::announce(&client, self.admin).await?;
 
-        let controller = Controller::new(client.clone(), controller_config());
+        let controller =
+            Controller::new(client.clone(), controller_config(settings.foreign_routers));
         controller.metrics().register(&registry)?;
         self.until_stopped("the controller", |stop| async move {
             controller.run(stop).await;
@@ -280,13 +284,14 @@ fn local_complaint(error: local::Error) -> anyhow::Error {
     }
 }
 
-fn controller_config() -> controller::Config {
+fn controller_config(foreign_routers: Policy) -> controller::Config {
     controller::Config {
         namespace: None,
         fleet: fleet::Config {
             namespace: membership::NAMESPACE.to_owned(),
             service: membership::SERVICE.to_owned(),
         },
+        foreign_routers,
         workers: CONTROLLER_WORKERS,
     }
 }

@@ -139,6 +139,7 @@ impl RunSettings {
             "--kubeconfig-out",
             kubeconfig_path(args.kubeconfig_out.as_deref(), home),
         );
+        let foreign_routers = complaints.take("--foreign-routers", args.foreign_routers.parse());
         let default_service = complaints.take(
             "--default-service",
             optional(args.default_service.as_deref(), service),
@@ -175,6 +176,7 @@ impl RunSettings {
                     state: state?,
                     kubeconfig_out: kubeconfig_out?,
                     default_service: default_service?,
+                    foreign_routers: foreign_routers?,
                 },
             })
         };

@@ -22,6 +22,7 @@ use crate::fleet::{self, Fleet};
 use crate::metrics::Metrics;
 use crate::reconcile::events::{Events, Sender};
 use crate::reconcile::objects::{Key, Keys, Name, Objects};
+use crate::reconcile::routers::{Policy, Routers};
 use crate::reconcile::{self, Context, Error, outcome};
 
 pub mod queue;
@@ -39,6 +40,8 @@ pub struct Config {
     pub namespace: Option<String>,
     /// Where the proxies are found.
     pub fleet: fleet::Config,
+    /// What to do about `trafficRouting` blocks of other routers.
+    pub foreign_routers: Policy,
     /// Keys looked at side by side, AnalysisRuns aside.
     pub workers: NonZeroUsize,
 }
@@ -59,7 +62,13 @@ impl Controller {
         let objects = Objects::new(&keys);
         let fleet = Fleet::new(on_fleet(&keys, &objects));
         let (events, sender) = Events::new();
-        let context = Arc::new(Context::new(client, objects, fleet, events));
+        let context = Arc::new(Context::new(
+            client,
+            objects,
+            fleet,
+            events,
+            Routers::new(config.foreign_routers),
+        ));
         Self {
             metrics: Arc::new(Metrics::new(Arc::clone(&context))),
             context,

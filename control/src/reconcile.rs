@@ -9,6 +9,7 @@
 //! | [`status`] | the status patch, and the memory beside it |
 //! | [`services`] | revision Services, and Service selectors that nobody keeps any more |
 //! | [`split`] | the conditions of Splits |
+//! | [`routers`] | objects of other routers |
 //! | [`events`] | Events |
 //! | [`objects`] | the caches all of this reads, and which key a change concerns |
 //!
@@ -25,6 +26,7 @@ use kube::Client;
 
 use self::events::Events;
 use self::objects::{Key, Name, Objects};
+use self::routers::Routers;
 use crate::controller::queue::Outcome;
 use crate::fleet::Fleet;
 use crate::measure::Providers;
@@ -37,6 +39,7 @@ pub mod events;
 pub mod objects;
 pub mod observe;
 pub mod rollout;
+pub mod routers;
 pub mod services;
 pub mod split;
 pub mod status;
@@ -56,6 +59,8 @@ pub struct Context {
     pub events: Events,
     /// Who answers the metrics of AnalysisRuns.
     pub providers: Providers,
+    /// Objects of other routers.
+    pub routers: Routers,
     /// Writes of each key that its caches may not have seen yet.
     unseen: Mutex<HashMap<Key, Vec<Unseen>>>,
     /// ReplicaSet names that others have taken, by Rollout.
@@ -111,7 +116,13 @@ impl Error {
 
 impl Context {
     /// What every look needs.
-    pub fn new(client: Client, objects: Objects, fleet: Fleet, events: Events) -> Self {
+    pub fn new(
+        client: Client,
+        objects: Objects,
+        fleet: Fleet,
+        events: Events,
+        routers: Routers,
+    ) -> Self {
         let proxy = Proxy::new(client.clone(), Arc::new(fleet.clone()));
         Self {
             client,
@@ -122,6 +133,7 @@ impl Context {
                 web: Web::default(),
                 proxy,
             },
+            routers,
             unseen: Mutex::default(),
             taken: Mutex::default(),
         }

@@ -25,6 +25,7 @@
 //! | `dynamic` | stable's size with `dynamicStableScale`, and how a version leaves it |
 //! | [`restart`] | which old pods go next |
 //! | `runs`, `pause`, `promotion`, `rollback`, `history` | analysis, pauses, steps and promotion, aborts, old revisions |
+//! | `hold` | waiting for a router of others |
 //! | `conditions`, `phase`, `arrival`, `duration`, `waits` | what the status says of all this |
 
 mod arrival;
@@ -35,6 +36,7 @@ mod duration;
 mod dynamic;
 pub mod hash;
 mod history;
+mod hold;
 pub mod observed;
 mod pause;
 mod phase;

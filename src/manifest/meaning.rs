@@ -131,6 +131,7 @@ fn references(rollout: &Rollout, object: &Object, objects: &[Object]) -> Referen
                 .find(is_meant)
                 .map_or_else(missing, found)
         }),
+        live_routers: Vec::new(),
         split_taken: false,
     }
 }

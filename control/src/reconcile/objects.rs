@@ -18,6 +18,7 @@ use crate::api::{
 };
 use crate::cache::{Cache, Change, Listener, feed, scoped};
 use crate::controller::queue::{Laned, Lanes};
+use crate::rollout::plan::root_services;
 
 /// What is looked at by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -200,7 +201,7 @@ impl std::fmt::Display for Name {
     }
 }
 
-/// The names of the Services that a Rollout names: stable, canary, and those that our routing block splits.
+/// The names of the Services that a Rollout names: stable, canary, and those that our routing block, or one of others, splits.
 pub fn services_of(rollout: &Rollout) -> BTreeSet<String> {
     let Some(canary) = &rollout.spec.strategy.canary else {
         return BTreeSet::new();
@@ -217,9 +218,11 @@ pub fn services_of(rollout: &Rollout) -> BTreeSet<String> {
     let named = named.into_iter().flatten().cloned();
     let pair = canary.ping_pong.clone();
     let pair = pair.map(|pair| [pair.ping_service, pair.pong_service]);
+    let roots = canary.traffic_routing.as_ref().map(root_services);
     named
         .chain(pair.into_iter().flatten())
         .chain(ours.services)
+        .chain(roots.into_iter().flatten())
         .filter(|name| !name.is_empty())
         .collect()
 }

@@ -74,8 +74,12 @@ pub fn scene(context: &Context, name: &Name) -> Option<Scene> {
 ///
 /// # Errors
 ///
-/// When a workload that is no Deployment cannot be read.
-pub async fn references(context: &Context, scene: &Scene) -> Result<References, Error> {
+/// When a workload that is no Deployment, or an object of another router, cannot be read.
+pub async fn references(
+    context: &Context,
+    scene: &Scene,
+    now: Timestamp,
+) -> Result<References, Error> {
     let workload = match &scene.rollout.spec.workload_ref {
         Some(reference) => workload(context, &scene.name.namespace, reference).await?,
         None => None,
@@ -88,6 +92,10 @@ pub async fn references(context: &Context, scene: &Scene) -> Result<References, 
             .collect(),
         templates: templates(context, &scene.name.namespace, &scene.rollout.spec),
         workload,
+        live_routers: context
+            .routers
+            .live(&context.client, &scene.rollout, now)
+            .await?,
         split_taken: scene.split.is_some() && scene.own_split().is_none(),
     })
 }

@@ -56,7 +56,7 @@ async fn step(
     writer: &mut Writer<'_>,
     now: Timestamp,
 ) -> Result<Option<Timestamp>, Error> {
-    let references = observe::references(context, scene).await?;
+    let references = observe::references(context, scene, now).await?;
     let state = state(scene);
     let plan = match plan::plan(&scene.rollout, &references) {
         Ok(plan) => plan,
@@ -95,7 +95,8 @@ async fn step(
     for event in &decision.events {
         context.events.tell(scene.rollout.as_ref(), event, now);
     }
-    Ok(decision.again)
+    let about_routers = context.routers.look_again(&scene.rollout, now);
+    Ok(decision.again.into_iter().chain(about_routers).min())
 }
 
 fn state(scene: &Scene) -> State {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::plan::Step;
+use super::plan::{Foreign, Step};
 use super::state::State;
 use super::time;
 use super::turn::Turn;
@@ -16,6 +16,7 @@ const PAUSED: &str = "Paused";
 const AVAILABLE: &str = "Available";
 const COMPLETED: &str = "Completed";
 const HEALTHY: &str = "Healthy";
+pub(super) const FOREIGN_ROUTER: &str = "ForeignRouter";
 const REPLICA_FAILURE: &str = "ReplicaFailure";
 
 pub(super) const ROLLOUT_ABORTED: &str = "RolloutAborted";
@@ -331,9 +332,10 @@ fn is_exempt(turn: &Turn<'_>) -> bool {
         .was
         .condition(PAUSED)
         .is_some_and(|condition| condition.status == "True");
+    let held = matches!(turn.plan.foreign, Foreign::Live(_));
     let leaving = turn.others.iter().any(|set| {
         set.deadline().is_some()
             || (turn.routing().is_some() && turn.next.is_promoted() && set.wanted > 0)
     });
-    waits || paused || leaving
+    waits || paused || held || leaving
 }

@@ -8,8 +8,8 @@ use super::plan::Plan;
 use super::state::State;
 use super::turn::Turn;
 use super::{
-    conditions, history, pause, promotion, restart, revision, rollback, runs, scale, services,
-    traffic, waits,
+    conditions, history, hold, pause, promotion, restart, revision, rollback, runs, scale,
+    services, traffic, waits,
 };
 
 /// Decides what a rollout does next.
@@ -46,8 +46,12 @@ fn take(turn: &mut Turn<'_>) {
     if conditions::pause_or_resume(turn) || promotion::reset_if_changed(turn) {
         return;
     }
+    hold::declare(turn);
     rollback::skip_steps(turn);
     revision::sync(turn);
+    if hold::wait(turn) {
+        return;
+    }
     runs::judge(turn);
     history::clean(turn);
     services::switch(turn);

@@ -18,11 +18,13 @@ mod invalid;
 mod pingpong;
 mod pods;
 mod references;
+mod routers;
 mod routes;
 mod strategy;
 mod unsupported;
 
 pub use invalid::{Fault, Invalid, refuse};
+pub use routers::{Foreign, RouterObject, named as named_routers, root_services};
 
 use invalid::Complaints;
 use pods::Pods;
@@ -36,6 +38,8 @@ pub struct References {
     pub templates: Templates,
     /// What `workloadRef` leads to, where it is set.
     pub workload: Option<Workload>,
+    /// Objects of other routers that it names and that are live.
+    pub live_routers: Vec<RouterObject>,
     /// A Split of the Rollout's name exists and belongs to someone else.
     pub split_taken: bool,
 }
@@ -83,6 +87,8 @@ pub struct Plan {
     pub run_history: RunHistory,
     /// How the new revision takes over.
     pub strategy: Strategy,
+    /// What becomes of `trafficRouting` blocks of other routers.
+    pub foreign: Foreign,
     /// The Rollout itself, for the arguments of its analyses.
     pub rollout: Rollout,
     /// The templates of its analyses.
@@ -350,6 +356,7 @@ fn assemble(rollout: &Rollout, references: &References, strategy: Strategy, pods
             unsuccessful: count(kept.unsuccessful_run_history_limit, 5),
         },
         strategy,
+        foreign: routers::judge(rollout, &references.live_routers),
         rollout: rollout.clone(),
         templates: references.templates.clone(),
     }

@@ -83,6 +83,14 @@ pub(super) fn advance(turn: &mut Turn<'_>) {
     close(turn);
 }
 
+/// Ends the turn of a rollout that is where it was: phase and conditions stay (control-plane rules, section 7).
+pub(super) fn keep(turn: &mut Turn<'_>) {
+    match turn.was.condition(conditions::INVALID_SPEC) {
+        Some(_) => close(turn),
+        None => pause::settle(turn),
+    }
+}
+
 fn close(turn: &mut Turn<'_>) {
     rollback::remember(turn);
     pause::settle(turn);
@@ -98,6 +106,9 @@ fn close(turn: &mut Turn<'_>) {
 fn reason(turn: &mut Turn<'_>) -> Option<String> {
     if turn.stable.is_none() {
         return Some("Initial deploy".to_owned());
+    }
+    if turn.is_held() {
+        return None;
     }
     let available = turn.new.available >= replicas::enough(turn.replicas, turn.plan.threshold());
     let past = turn.next.promote_full || turn.is_past_steps();

@@ -7,6 +7,7 @@ mod model;
 mod pingpong;
 mod restart;
 mod rollback;
+mod routers;
 mod takeover;
 mod traces;
 mod walk;

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::decision::{Action, Decision, Event, EventKind};
 use super::observed::{Observed, Revision};
-use super::plan::{Plan, Routing, Step};
+use super::plan::{Foreign, Plan, Routing, Step};
 use super::state::{Counts, PauseReason, State};
 use super::{conditions, revision, selector, time};
 use crate::api::labels;
@@ -147,7 +147,12 @@ impl<'a> Turn<'a> {
 
     /// Steps and sizes stand still (R10.2, R10.3).
     pub(super) fn is_halted(&self) -> bool {
-        self.plan.paused || self.was.pause(&PauseReason::Inconclusive).is_some()
+        self.plan.paused || self.is_held() || self.was.pause(&PauseReason::Inconclusive).is_some()
+    }
+
+    /// A router of others carries the traffic.
+    pub(super) fn is_held(&self) -> bool {
+        matches!(self.plan.foreign, Foreign::Live(_))
     }
 
     /// Routing by our proxies, if it is asked for.

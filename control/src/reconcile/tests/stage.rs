@@ -26,6 +26,7 @@ use crate::fleet::report::{Hello, Line, RuleReport, SplitReport, VersionReport};
 use crate::local::kinds::{self, Kind};
 use crate::local::workloads::Workloads;
 use crate::local::{self, Local};
+use crate::reconcile::routers::Policy;
 use crate::routing;
 
 pub(super) const NS: &str = "default";
@@ -85,6 +86,7 @@ impl Stage {
                 namespace: SYSTEM.into(),
                 service: "sidestep-proxy".into(),
             },
+            foreign_routers: Policy::Auto,
             workers: NonZeroUsize::new(2).unwrap(),
         };
         let controller = Controller::new(self.local.client().unwrap(), config);

@@ -4,11 +4,11 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
 use super::invalid::Complaints;
-use super::routes;
 use super::{
     AbortDelay, Amount, Background, Canary, CanaryScale, Delays, PauseFor, Routing, Step, Strategy,
     Threshold,
 };
+use super::{routers, routes};
 use crate::analysis::duration;
 use crate::api::labels;
 use crate::api::rollout::{
@@ -226,11 +226,10 @@ fn parse_routing(
     let fleet = parse_fleet(block.fleet.as_deref(), complaints);
     let stable = || named(canary.stable_service.as_ref()).into_iter().collect();
     Routing {
-        services: if block.services.is_empty() {
-            stable()
-        } else {
-            block.services
-        },
+        services: [block.services, routers::root_services(routing), stable()]
+            .into_iter()
+            .find(|services| !services.is_empty())
+            .unwrap_or_default(),
         fallback: block.fallback,
         drain_timeout,
         fleet,

@@ -175,10 +175,7 @@ fn services_and_routing() {
     );
     check(
         &canary(&json!({"trafficRouting": {"istio": {}}})),
-        &[
-            SERVICES,
-            "spec.strategy.canary.trafficRouting.istio: not supported by this version",
-        ],
+        &[SERVICES],
     );
     check(
         &canary(&json!({"trafficRouting": {"plugins": {"sidestep/proxy": {}}}})),
@@ -210,7 +207,6 @@ fn services_and_routing() {
         ),
         &[
             "spec.strategy.trafficRouting.maxTrafficWeight: Invalid value: 200: Canary maxTrafficWeight in traffic routing only supported in Nginx and Plugins",
-            "spec.strategy.canary.trafficRouting.istio: not supported by this version",
         ],
     );
     check(
@@ -543,8 +539,10 @@ fn what_is_not_done_is_refused() {
         &["spec.strategy.canary.trafficRouting.managedRoutes: not supported by this version"],
     );
     check(
-        &canary(&json!({"trafficRouting": {"plugins": {"x/y": {}}}})),
-        &["spec.strategy.canary.trafficRouting.plugins[x/y]: not supported by this version"],
+        &canary(
+            &json!({"trafficRouting": {"envoy": {}}, "stableService": "s", "canaryService": "c"}),
+        ),
+        &["spec.strategy.canary.trafficRouting.envoy: not supported by this version"],
     );
 }
 

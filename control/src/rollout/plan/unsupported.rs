@@ -1,8 +1,8 @@
 //! What Argo does and this version does not. It is refused, never ignored.
 
 use super::invalid::Complaints;
-use super::strategy;
-use crate::api::rollout::{CanaryStep, CanaryStrategy, PLUGIN, Rollout, TrafficRouting};
+use super::routers;
+use crate::api::rollout::{CanaryStep, CanaryStrategy, Rollout, TrafficRouting};
 
 pub(super) fn refuse(rollout: &Rollout, complaints: &mut Complaints) {
     let spec = &rollout.spec;
@@ -72,7 +72,6 @@ fn refuse_step(index: usize, step: &CanaryStep, complaints: &mut Complaints) {
     }
 }
 
-/// A router of another's beside ours is left alone, and ours carries the traffic (control-plane rules, section 7).
 fn refuse_routing(routing: &TrafficRouting, complaints: &mut Complaints) {
     let field = "spec.strategy.canary.trafficRouting";
     if routing
@@ -82,14 +81,7 @@ fn refuse_routing(routing: &TrafficRouting, complaints: &mut Complaints) {
     {
         complaints.not_implemented(format!("{field}.managedRoutes"));
     }
-    if strategy::is_ours(routing) {
-        return;
-    }
-    for router in routing.others.keys() {
+    for router in routing.others.keys().filter(|key| !routers::is_known(key)) {
         complaints.not_implemented(format!("{field}.{router}"));
-    }
-    let plugins = routing.plugins.iter().flat_map(|plugins| plugins.keys());
-    for plugin in plugins.filter(|plugin| *plugin != PLUGIN) {
-        complaints.not_implemented(format!("{field}.plugins[{plugin}]"));
     }
 }

@@ -34,6 +34,8 @@ pub(crate) struct Model {
     pub(crate) runs: Vec<Run>,
     pub(crate) split: Option<WrittenSplit>,
     pub(crate) templates: crate::analysis::template::Templates,
+    /// Objects of other routers that are live.
+    pub(crate) live_routers: Vec<plan::RouterObject>,
     /// Names of the proxies.
     pub(crate) proxies: Vec<String>,
     /// Generation of the Split that each proxy serves, and that generation's content.
@@ -87,6 +89,7 @@ impl Model {
             runs: Vec::new(),
             split: None,
             templates: crate::analysis::template::Templates::default(),
+            live_routers: Vec::new(),
             proxies: vec!["proxy-1".to_owned(), "proxy-2".to_owned()],
             serving: BTreeMap::new(),
             in_flight: BTreeMap::new(),
@@ -134,6 +137,7 @@ impl Model {
         let references = References {
             services: self.services.clone(),
             templates: self.templates.clone(),
+            live_routers: self.live_routers.clone(),
             ..References::default()
         };
         plan(&rollout, &references)

@@ -1,0 +1,140 @@
+//! Whether the objects of other routers that a Rollout names are live. They are asked for one by one and the answers kept for a while:
+//! their kinds may not be served at all, and a watch on each would cost every cluster for the few that have them.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use http::Request;
+use jiff::{SignedDuration, Timestamp};
+use kube::Client;
+use serde_json::Value;
+
+use super::{Error, lock};
+use crate::api::Rollout;
+use crate::rollout::plan::{RouterObject, named_routers};
+
+/// What to do about `trafficRouting` blocks of other routers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// Translate those whose objects do not exist; wait for those whose objects do.
+    #[default]
+    Auto,
+    /// Translate all: whoever says so knows that the objects carry nothing.
+    Translate,
+}
+
+impl std::str::FromStr for Policy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "translate" => Ok(Self::Translate),
+            other => Err(format!("{other:?} is neither \"auto\" nor \"translate\"")),
+        }
+    }
+}
+
+/// How long an answer is believed: a router that appears or goes is noticed within this time.
+const BELIEVED: SignedDuration = SignedDuration::from_secs(10);
+
+/// How soon a rollout with such blocks is looked at again, since nothing tells of a router that appears.
+const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(30);
+
+/// What was answered, and when.
+#[derive(Debug, Default)]
+pub struct Routers {
+    policy: Policy,
+    answers: Mutex<HashMap<RouterObject, (Timestamp, bool)>>,
+}
+
+impl Routers {
+    /// Nothing asked yet.
+    pub fn new(policy: Policy) -> Self {
+        Self {
+            policy,
+            answers: Mutex::default(),
+        }
+    }
+
+    /// The objects that a Rollout's blocks of other routers name and that are live.
+    ///
+    /// # Errors
+    ///
+    /// When the API server refuses or does not answer: then nobody knows who carries the traffic.
+    pub async fn live(
+        &self,
+        client: &Client,
+        rollout: &Rollout,
+        now: Timestamp,
+    ) -> Result<Vec<RouterObject>, Error> {
+        let mut live = Vec::new();
+        if self.policy == Policy::Translate {
+            return Ok(live);
+        }
+        for object in named_routers(rollout) {
+            if self.is_live(client, &object, now).await? {
+                live.push(object);
+            }
+        }
+        Ok(live)
+    }
+
+    /// When to look at a Rollout again although nothing has told of a change; none where it names no other router.
+    pub fn look_again(&self, rollout: &Rollout, now: Timestamp) -> Option<Timestamp> {
+        let names_some = self.policy == Policy::Auto && !named_routers(rollout).is_empty();
+        names_some.then(|| now.saturating_add(LOOK_AGAIN).unwrap_or(now))
+    }
+
+    async fn is_live(
+        &self,
+        client: &Client,
+        object: &RouterObject,
+        now: Timestamp,
+    ) -> Result<bool, Error> {
+        let known = lock(&self.answers).get(object).copied();
+        if let Some((_, live)) = known.filter(|(at, _)| now.duration_since(*at) < BELIEVED) {
+            return Ok(live);
+        }
+        let live = read(client, object)
+            .await?
+            .is_some_and(|object| !is_our_ingress(&object));
+        let mut answers = lock(&self.answers);
+        answers.retain(|_, (at, _)| now.duration_since(*at) < BELIEVED);
+        answers.insert(object.clone(), (now, live));
+        Ok(live)
+    }
+}
+
+/// An Ingress that is for us to serve stands in nobody's way.
+fn is_our_ingress(object: &Value) -> bool {
+    let class = object.pointer("/spec/ingressClassName");
+    let annotated = || object.pointer("/metadata/annotations/kubernetes.io~1ingress.class");
+    class.or_else(annotated).and_then(Value::as_str) == Some("sidestep")
+}
+
+/// The object, under whichever version its kind is served; none if it or its kind does not exist.
+async fn read(client: &Client, object: &RouterObject) -> Result<Option<Value>, Error> {
+    let RouterObject {
+        kind,
+        namespace,
+        name,
+        ..
+    } = object;
+    for version in kind.versions {
+        let path = format!(
+            "/apis/{version}/namespaces/{namespace}/{}/{name}",
+            kind.plural
+        );
+        let doing = || format!("asking for {object}");
+        let Ok(request) = Request::get(&path).body(Vec::new()) else {
+            return Ok(None); // a name that no object can have
+        };
+        match client.request::<Value>(request).await {
+            Ok(found) => return Ok(Some(found)),
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(source) => return Err(Error::api(doing(), source)),
+        }
+    }
+    Ok(None)
+}
