@@ -203,7 +203,7 @@ fn limit(key: &Key) -> Duration {
 
 async fn look(context: &Context, key: &Key, now: Timestamp) -> Result<Option<Timestamp>, Error> {
     match key {
-        Key::Rollout(name) => reconcile::rollout::reconcile(context, name, now).await,
+        Key::Rollout(name) => Box::pin(reconcile::rollout::reconcile(context, name, now)).await,
         Key::AnalysisRun(name) => reconcile::analysis::reconcile(context, name, now).await,
         Key::Service(name) => reconcile::services::release(context, name).await,
         Key::Splits { namespace } => reconcile::split::reconcile(context, namespace, now).await,

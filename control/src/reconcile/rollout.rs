@@ -40,7 +40,7 @@ pub async fn reconcile(
     }
     greet(context, &scene, now);
     let mut writer = Writer::new(context, &scene);
-    let result = step(context, &scene, &mut writer, now).await;
+    let result = Box::pin(step(context, &scene, &mut writer, now)).await;
     writer.finish();
     if let Err(Error::Api { doing, source }) = &result {
         let event = warning("ReconciliationError", format!("{doing}: {source}"));
