@@ -1,6 +1,8 @@
 //! The integration tests: one binary, a module per subject.
 
 #[cfg(test)]
+mod bluegreen;
+#[cfg(test)]
 mod commands;
 #[cfg(test)]
 mod demo;

@@ -25,10 +25,12 @@
 //! | `dynamic` | stable's size with `dynamicStableScale`, and how a version leaves it |
 //! | [`restart`] | which old pods go next |
 //! | `runs`, `pause`, `promotion`, `rollback`, `history` | analysis, pauses, steps and promotion, aborts, old revisions |
+//! | `bluegreen` | the other strategy: its driver, gate, sizes, Services, Split and runs |
 //! | `hold` | waiting for a router of others |
 //! | `conditions`, `phase`, `arrival`, `duration`, `waits` | what the status says of all this |
 
 mod arrival;
+mod bluegreen;
 mod conditions;
 pub mod decide;
 pub mod decision;

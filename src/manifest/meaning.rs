@@ -72,19 +72,26 @@ fn rollout(object: &Object, objects: &[Object]) -> Vec<Fault> {
     let own = complaints
         .iter()
         .filter(|complaint| !is_missing_reference(complaint));
-    own.map(|complaint| object.fault(&path_in_yaml(&complaint.field), complaint.to_string()))
-        .collect()
+    own.map(|complaint| {
+        let path = path_in_yaml(&rollout, &complaint.field);
+        object.fault(&path, complaint.to_string())
+    })
+    .collect()
 }
 
 fn is_missing_reference(complaint: &Invalid) -> bool {
     complaint.detail.ends_with(" not found")
 }
 
-/// Argo leaves out `canary` in some of its paths.
-fn path_in_yaml(field: &str) -> String {
+/// Argo leaves out `canary` and `blueGreen` in some of its paths.
+fn path_in_yaml(rollout: &Rollout, field: &str) -> String {
+    let strategy = match rollout.spec.strategy.blue_green {
+        Some(_) => "blueGreen",
+        None => "canary",
+    };
     match field.strip_prefix("spec.strategy.") {
         Some(rest) if !rest.starts_with("canary") && !rest.starts_with("blueGreen") => {
-            format!("spec.strategy.canary.{rest}")
+            format!("spec.strategy.{strategy}.{rest}")
         }
         Some(_) | None => field.to_owned(),
     }

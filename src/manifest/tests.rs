@@ -162,6 +162,7 @@ fn the_examples_can_be_read_together() {
         rollouts,
         [
             "analysis",
+            "bluegreen",
             "canary-demo-routed",
             "canary-demo",
             "demo",

@@ -381,11 +381,10 @@ fn tags(rollout: &Rollout, replica_set: &ReplicaSet) -> Vec<&'static str> {
             });
         }
     }
-    if let (Some(_), Some(blue_green)) = (&rollout.spec.strategy.blue_green, &status.blue_green) {
-        let selector = |field: &str| blue_green.get(field).and_then(Value::as_str);
-        if is(selector("activeSelector")) {
+    if rollout.spec.strategy.blue_green.is_some() {
+        if is(status.blue_green.active_selector.as_deref()) {
             tags.push("active");
-        } else if is(selector("previewSelector")) {
+        } else if is(status.blue_green.preview_selector.as_deref()) {
             tags.push("preview");
         }
     }

@@ -14,7 +14,7 @@ pub const DESIRED_REPLICAS: &str = "rollout.argoproj.io/desired-replicas";
 pub const SCALE_DOWN_DEADLINE: &str = "scale-down-deadline";
 /// Annotation on Rollouts: generation of the workload that `workloadRef` names.
 pub const WORKLOAD_GENERATION: &str = "rollout.argoproj.io/workload-generation";
-/// Label on AnalysisRuns: `Step` or `Background` (Argo also knows `PrePromotion`, `PostPromotion`).
+/// Label on AnalysisRuns: `Step`, `Background`, `PrePromotion` or `PostPromotion`.
 pub const ROLLOUT_TYPE: &str = "rollout-type";
 /// Label on the AnalysisRun of a step: the step's index, decimal.
 pub const STEP_INDEX: &str = "step-index";
@@ -26,6 +26,8 @@ pub const NOTIFIED: &str = "notified.notifications.argoproj.io";
 pub const OURS: &str = "sidestep.dev/";
 /// Annotation on a Rollout without a Split: what Argo's status has no field for, as JSON of [`super::split::Memory`].
 pub const STATE: &str = "sidestep.dev/state";
+/// Annotation on a blue-green Rollout: routing by our proxies, as JSON of [`super::rollout::ProxyRouting`]; `{}` will do.
+pub const PROXY: &str = "sidestep.dev/proxy";
 /// Label on revision Services: the ReplicaSet's name.
 pub const REVISION_OF: &str = "sidestep.dev/revision-of";
 /// Label on Rollouts, copied to their AnalysisRuns: which controller they belong to, where there are several.

@@ -1,6 +1,6 @@
 //! `argoproj.io/v1alpha1` Rollout.
 //!
-//! Blocks that no code of ours interprets yet (blue-green, routers of others, experiments, …) are kept as JSON, so that nothing a
+//! Blocks that no code of ours interprets yet (routers of others, experiments, …) are kept as JSON, so that nothing a
 //! user wrote is lost; [`crate::rollout::plan`] refuses what it cannot honour.
 
 use std::collections::BTreeMap;
@@ -117,7 +117,55 @@ pub struct Strategy {
     pub canary: Option<CanaryStrategy>,
     /// All at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub blue_green: Option<Value>,
+    pub blue_green: Option<BlueGreenStrategy>,
+}
+
+/// All at once: the new revision is made ready beside the old one, then the active Service switches.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlueGreenStrategy {
+    /// Service that users are sent to; required.
+    #[serde(default)]
+    pub active_service: String,
+    /// Service that leads to the new revision before it is promoted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preview_service: Option<String>,
+    /// Pods of the new revision until its analysis and its pause are over; absent means `spec.replicas`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preview_replica_count: Option<i32>,
+    /// Whether the new revision is promoted without a person; absent means true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auto_promotion_enabled: Option<bool>,
+    /// Seconds from the new revision's being ready (and its analysis good) to its promotion; absent means 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auto_promotion_seconds: Option<i32>,
+    /// Pods that may be missing while pods are restarted; absent means 25 %, rounded down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_unavailable: Option<IntOrString>,
+    /// Seconds the previous revision stays up after promotion; absent means 30.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale_down_delay_seconds: Option<i32>,
+    /// Old ReplicaSets that may wait for their delay at once; absent means all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale_down_delay_revision_limit: Option<i32>,
+    /// Seconds the new revision stays up after an abort; absent means 30, 0 means for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abort_scale_down_delay_seconds: Option<i32>,
+    /// Analysis that must be good before the active Service switches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pre_promotion_analysis: Option<RolloutAnalysis>,
+    /// Analysis that must be good after it, or it switches back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub post_promotion_analysis: Option<RolloutAnalysis>,
+    /// Keeps pods of the two revisions on different nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anti_affinity: Option<Value>,
+    /// Labels and annotations of pods while they are previewed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preview_metadata: Option<PodMetadata>,
+    /// Labels and annotations of pods while they are active.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active_metadata: Option<PodMetadata>,
 }
 
 /// Step by step.
@@ -366,11 +414,12 @@ pub struct ManagedRoute {
     pub name: String,
 }
 
-/// Our block: `trafficRouting.plugins."sidestep/proxy"`.
+/// Our block: `trafficRouting.plugins."sidestep/proxy"` of a canary, annotation `sidestep.dev/proxy` of a blue-green Rollout, whose
+/// strategy has no place for it in Argo's CRD.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ProxyRouting {
-    /// Services that are split; absent means the stable Service.
+    /// Services that are split; absent means the stable Service, or the active one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<String>,
     /// What becomes of a share that a version cannot carry.
@@ -404,8 +453,8 @@ pub struct RolloutStatus {
     #[serde(skip_serializing_if = "CanaryStatus::is_empty")]
     pub canary: CanaryStatus,
     /// What the blue-green strategy remembers.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub blue_green: Option<Value>,
+    #[serde(skip_serializing_if = "BlueGreenStatus::is_empty")]
+    pub blue_green: BlueGreenStatus,
     /// Times a hash was taken by another template.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub collision_count: Option<i32>,
@@ -519,6 +568,33 @@ impl CanaryStatus {
     }
 }
 
+/// What the blue-green strategy remembers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BlueGreenStatus {
+    /// Hash that the preview Service selects.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preview_selector: Option<String>,
+    /// Hash that the active Service selects.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub active_selector: Option<String>,
+    /// Analysis and pause are over: nothing but its pods stands between the new revision and the active Service.
+    #[serde(skip_serializing_if = "is_false")]
+    pub scale_up_preview_check_point: bool,
+    /// The AnalysisRun before the switch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pre_promotion_analysis_run_status: Option<AnalysisRunSummary>,
+    /// The AnalysisRun after it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub post_promotion_analysis_run_status: Option<AnalysisRunSummary>,
+}
+
+impl BlueGreenStatus {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// An AnalysisRun as its Rollout sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -566,7 +642,7 @@ pub struct WeightDestination {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PauseCondition {
-    /// `CanaryPauseStep`, `InconclusiveAnalysisRun`, …
+    /// `CanaryPauseStep`, `BlueGreenPause`, `InconclusiveAnalysisRun`, …
     pub reason: String,
     /// Since when; whole seconds.
     pub start_time: Time,

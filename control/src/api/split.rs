@@ -3,7 +3,7 @@
 //! A Split lists *versions* (where the pods of each are found) and *rules* that give Services weights over them. The controller
 //! writes one per Rollout; one written by hand works without any Rollout. Its uid and generation are what a proxy reports back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use kube::CustomResource;
@@ -131,6 +131,9 @@ pub struct Memory {
     /// Revisions that still have pods and that no proxy serves any more, by hash, and since when: their drain began then.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub left: BTreeMap<String, Time>,
+    /// Revisions that were stable before and still have pods: going back to one of them is fast (blue-green).
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub proven: BTreeSet<String>,
     /// A revision that another controller named, and that is the spec's template nonetheless.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adopted: Option<Adopted>,

@@ -201,30 +201,37 @@ impl std::fmt::Display for Name {
     }
 }
 
-/// The names of the Services that a Rollout names: stable, canary, and those that our routing block, or one of others, splits.
+/// The names of the Services that a Rollout names: stable and canary, or active and preview, and those that our routing block, or
+/// one of others, splits.
 pub fn services_of(rollout: &Rollout) -> BTreeSet<String> {
-    let Some(canary) = &rollout.spec.strategy.canary else {
-        return BTreeSet::new();
-    };
-    let plugins = canary
-        .traffic_routing
-        .as_ref()
-        .and_then(|routing| routing.plugins.as_ref());
-    let block = plugins.and_then(|plugins| plugins.get(PLUGIN));
-    let ours: ProxyRouting = block
-        .and_then(|block| ProxyRouting::deserialize(block).ok())
-        .unwrap_or_default();
-    let named = [&canary.stable_service, &canary.canary_service];
-    let named = named.into_iter().flatten().cloned();
-    let pair = canary.ping_pong.clone();
-    let pair = pair.map(|pair| [pair.ping_service, pair.pong_service]);
-    let roots = canary.traffic_routing.as_ref().map(root_services);
+    let strategy = &rollout.spec.strategy;
+    let of_canary = strategy.canary.iter();
+    let of_canary = of_canary.flat_map(|canary| [&canary.stable_service, &canary.canary_service]);
+    let of_blue_green = strategy.blue_green.iter();
+    let active = of_blue_green.clone().map(|one| &one.active_service);
+    let preview = of_blue_green.filter_map(|one| one.preview_service.as_ref());
+    let named = of_canary.flatten().chain(active).chain(preview).cloned();
+    let pair = strategy.canary.iter();
+    let pair = pair.filter_map(|canary| canary.ping_pong.clone());
+    let pair = pair.flat_map(|pair| [pair.ping_service, pair.pong_service]);
+    let roots = strategy.canary.iter();
+    let roots = roots.filter_map(|canary| canary.traffic_routing.as_ref());
     named
-        .chain(pair.into_iter().flatten())
-        .chain(ours.services)
-        .chain(roots.into_iter().flatten())
+        .chain(pair)
+        .chain(roots.flat_map(root_services))
+        .chain(block_of(rollout).unwrap_or_default().services)
         .filter(|name| !name.is_empty())
         .collect()
+}
+
+/// Our routing block, wherever it stands, if it can be read.
+fn block_of(rollout: &Rollout) -> Option<ProxyRouting> {
+    if let Some(canary) = &rollout.spec.strategy.canary {
+        let plugins = canary.traffic_routing.as_ref()?.plugins.as_ref()?;
+        return ProxyRouting::deserialize(plugins.get(PLUGIN)?).ok();
+    }
+    let annotations = rollout.metadata.annotations.as_ref()?;
+    serde_json::from_str(annotations.get(labels::PROXY)?).ok()
 }
 
 /// The owner that controls an object, if it is a Rollout.

@@ -369,20 +369,21 @@ fn template(
 }
 
 fn analyses(spec: &RolloutSpec) -> Vec<TemplateRef> {
-    let Some(canary) = &spec.strategy.canary else {
-        return Vec::new();
-    };
+    let canary = spec.strategy.canary.as_ref();
     let steps = canary
-        .steps
         .iter()
-        .flatten()
+        .flat_map(|canary| canary.steps.iter().flatten())
         .filter_map(|step| step.analysis.as_ref());
     let background = canary
-        .analysis
-        .as_ref()
+        .and_then(|canary| canary.analysis.as_ref())
         .map(|background| &background.analysis);
+    let blue_green = spec.strategy.blue_green.iter();
+    let promotion = blue_green
+        .flat_map(|one| [&one.pre_promotion_analysis, &one.post_promotion_analysis])
+        .flatten();
     steps
         .chain(background)
+        .chain(promotion)
         .flat_map(|analysis| analysis.templates.iter().cloned())
         .collect()
 }

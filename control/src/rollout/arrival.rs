@@ -1,6 +1,8 @@
 //! Whether a promotion has arrived: requests and selectors are where the status says they are. Until then a rollout is not Healthy.
 
+use super::bluegreen;
 use super::observed::Service;
+use super::plan::Strategy;
 use super::turn::Turn;
 
 /// What of a promoted revision is still to arrive, as the status message says it; none when all of it has, or nothing is promoted.
@@ -8,7 +10,14 @@ pub(super) fn pending(turn: &Turn<'_>) -> Option<&'static str> {
     if !turn.next.is_promoted() {
         return None;
     }
-    match (are_services_switched(turn), is_traffic_switched(turn)) {
+    let (services, traffic) = match &turn.plan.strategy {
+        Strategy::Canary(_) => (are_services_switched(turn), is_traffic_switched(turn)),
+        Strategy::BlueGreen(strategy) => (
+            bluegreen::are_services_switched(turn, strategy),
+            bluegreen::is_traffic_switched(turn),
+        ),
+    };
+    match (services, traffic) {
         (true, true) => None,
         (true, false) => Some("traffic cutover pending"),
         (false, _) => Some("service cutover pending"),

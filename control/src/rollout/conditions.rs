@@ -7,7 +7,7 @@ use super::plan::{Foreign, Step};
 use super::state::State;
 use super::time;
 use super::turn::Turn;
-use super::{arrival, phase, rollback};
+use super::{arrival, bluegreen, phase, rollback};
 use crate::api::rollout::RolloutCondition;
 
 pub(super) const INVALID_SPEC: &str = "InvalidSpec";
@@ -281,8 +281,10 @@ fn judge_failures(turn: &mut Turn<'_>) {
 fn is_healthy(turn: &Turn<'_>) -> bool {
     let counts = turn.next.counts;
     let generation = turn.observed.rollout.generation.to_string();
-    let counted = [counts.updated, counts.available, counts.replicas];
+    let surplus = turn.plan.canary().is_some() && counts.replicas != turn.replicas;
+    let counted = [counts.updated, counts.available];
     turn.was.observed_generation == Some(generation)
+        && !surplus
         && counted.iter().all(|count| *count == turn.replicas)
         && turn.is_past_steps()
         && turn.next.is_promoted()
@@ -299,6 +301,8 @@ pub(super) fn made_progress(turn: &Turn<'_>) -> bool {
         || next.stable != was.stable
         || next.step != was.step
         || next.step_hash != was.step_hash
+        || next.blue_green.active_selector != was.blue_green.active_selector
+        || next.blue_green.preview_selector != was.blue_green.preview_selector
 }
 
 /// R5.3. Asks to be called again when the time has come.
@@ -337,5 +341,5 @@ fn is_exempt(turn: &Turn<'_>) -> bool {
         set.deadline().is_some()
             || (turn.routing().is_some() && turn.next.is_promoted() && set.wanted > 0)
     });
-    waits || paused || held || leaving
+    waits || paused || held || leaving || bluegreen::is_measuring(turn)
 }

@@ -1,15 +1,15 @@
-//! The driver: one look at a rollout, in the order of R3.1 and R3.4.
+//! The driver: one look at a rollout, in the order of R3.1 and R3.4; that of R3.5 is `bluegreen`'s.
 
 use jiff::Timestamp;
 
 use super::decision::{Action, Decision};
 use super::observed::Observed;
-use super::plan::Plan;
+use super::plan::{Plan, Strategy};
 use super::state::State;
 use super::turn::Turn;
 use super::{
-    conditions, history, hold, pause, promotion, restart, revision, rollback, runs, scale,
-    services, traffic, waits,
+    bluegreen, conditions, history, hold, pause, promotion, restart, revision, rollback, runs,
+    scale, services, traffic, waits,
 };
 
 /// Decides what a rollout does next.
@@ -43,7 +43,18 @@ fn take(turn: &mut Turn<'_>) {
     revision::adopt(turn);
     rollback::forgive_if_promoted(turn);
     rollback::settle_promotion(turn);
-    if conditions::pause_or_resume(turn) || promotion::reset_if_changed(turn) {
+    if conditions::pause_or_resume(turn) {
+        return;
+    }
+    match &turn.plan.strategy {
+        Strategy::Canary(_) => canary(turn),
+        Strategy::BlueGreen(strategy) => bluegreen::take(turn, strategy),
+    }
+}
+
+/// R3.4.
+fn canary(turn: &mut Turn<'_>) {
+    if promotion::reset_if_changed(turn) {
         return;
     }
     hold::declare(turn);

@@ -3,7 +3,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::plan::{PauseFor, Step};
+use super::plan::{PauseFor, Promotion, Step};
 use super::state::PauseReason;
 use super::turn::Turn;
 use super::{rollback, time};
@@ -87,8 +87,13 @@ fn count_pause(turn: &Turn<'_>, duration: &mut RolloutDuration) {
 /// Nothing but a person ends the pause.
 fn is_held(turn: &Turn<'_>) -> bool {
     let endless = matches!(turn.step(), Some(Step::Pause(PauseFor::Person)));
+    let by_person = turn
+        .plan
+        .blue_green()
+        .is_some_and(|strategy| strategy.promotion == Promotion::ByPerson);
     let by_reason = |reason: &PauseReason| match reason {
         PauseReason::Step => endless,
+        PauseReason::BlueGreen => by_person,
         PauseReason::Inconclusive => true,
         PauseReason::Other(_) => false,
     };

@@ -2,8 +2,8 @@
 
 use super::conditions::{DEADLINE_EXCEEDED, INVALID_SPEC, ROLLOUT_ABORTED};
 use super::plan::Plan;
-use super::restart;
 use super::state::State;
+use super::{bluegreen, restart};
 use crate::api::rollout::RolloutCondition;
 
 /// The phase and message of a status; `pending` is what of a promotion is still to arrive.
@@ -61,6 +61,9 @@ fn unfinished(plan: &Plan, state: &State, replicas: i32) -> Option<&'static str>
     }
     if counts.available < counts.updated {
         return Some("updated replicas are still becoming available");
+    }
+    if let Some(strategy) = plan.blue_green() {
+        return bluegreen::unfinished(strategy, state);
     }
     if plan.routing().is_none() && counts.replicas > counts.updated {
         return Some("old replicas are pending termination");

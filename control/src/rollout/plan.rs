@@ -14,6 +14,7 @@ use crate::analysis::template::Templates;
 use crate::api::rollout::{Rollout, RolloutAnalysis, RolloutSpec};
 use crate::api::split::Fallback;
 
+mod bluegreen;
 mod invalid;
 mod pingpong;
 mod pods;
@@ -109,6 +110,8 @@ pub struct RunHistory {
 pub enum Strategy {
     /// Step by step.
     Canary(Canary),
+    /// All at once.
+    BlueGreen(BlueGreen),
 }
 
 /// What both strategies have, so that code which does not care need not ask which it is.
@@ -118,19 +121,35 @@ impl Plan {
     pub const fn canary(&self) -> Option<&Canary> {
         match &self.strategy {
             Strategy::Canary(canary) => Some(canary),
+            Strategy::BlueGreen(_) => None,
+        }
+    }
+
+    /// The blue-green strategy, where it is that.
+    #[must_use]
+    pub const fn blue_green(&self) -> Option<&BlueGreen> {
+        match &self.strategy {
+            Strategy::Canary(_) => None,
+            Strategy::BlueGreen(blue_green) => Some(blue_green),
         }
     }
 
     /// Service that selects the stable pods.
     #[must_use]
-    pub fn stable_service(&self) -> Option<&String> {
-        self.canary()?.stable_service.as_ref()
+    pub const fn stable_service(&self) -> Option<&String> {
+        match &self.strategy {
+            Strategy::Canary(canary) => canary.stable_service.as_ref(),
+            Strategy::BlueGreen(blue_green) => Some(&blue_green.active_service),
+        }
     }
 
     /// Service that selects the new revision's pods.
     #[must_use]
-    pub fn new_service(&self) -> Option<&String> {
-        self.canary()?.canary_service.as_ref()
+    pub const fn new_service(&self) -> Option<&String> {
+        match &self.strategy {
+            Strategy::Canary(canary) => canary.canary_service.as_ref(),
+            Strategy::BlueGreen(blue_green) => blue_green.preview_service.as_ref(),
+        }
     }
 
     /// What to do, in order.
@@ -156,6 +175,7 @@ impl Plan {
     pub const fn routing(&self) -> Option<&Routing> {
         match &self.strategy {
             Strategy::Canary(canary) => canary.routing.as_ref(),
+            Strategy::BlueGreen(blue_green) => blue_green.routing.as_ref(),
         }
     }
 
@@ -164,6 +184,7 @@ impl Plan {
     pub const fn delays(&self) -> Delays {
         match &self.strategy {
             Strategy::Canary(canary) => canary.delays,
+            Strategy::BlueGreen(blue_green) => blue_green.delays,
         }
     }
 
@@ -172,6 +193,9 @@ impl Plan {
         match &self.strategy {
             Strategy::Canary(canary) => {
                 replicas::slack(replicas, canary.max_surge, canary.max_unavailable)
+            }
+            Strategy::BlueGreen(blue_green) => {
+                replicas::slack(replicas, Amount::Pods(0), blue_green.max_unavailable)
             }
         }
     }
@@ -200,6 +224,40 @@ pub struct Canary {
     pub routing: Option<Routing>,
     /// How long revisions stay up that get no traffic any more. With routing only.
     pub delays: Delays,
+}
+
+/// The blue-green strategy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BlueGreen {
+    /// Service that users are sent to.
+    pub active_service: String,
+    /// Service that leads to the new revision.
+    pub preview_service: Option<String>,
+    /// Pods of the new revision until its analysis and its pause are over, where that is another number.
+    pub preview_replicas: Option<i32>,
+    /// Who promotes, and when.
+    pub promotion: Promotion,
+    /// Analysis that must be good before the switch.
+    pub before: Option<RolloutAnalysis>,
+    /// Analysis that must be good after it.
+    pub after: Option<RolloutAnalysis>,
+    /// Pods that may be missing while pods are restarted.
+    pub max_unavailable: Amount,
+    /// How long revisions stay up that get no traffic any more.
+    pub delays: Delays,
+    /// Routing by our proxies; without it the Services' selectors switch.
+    pub routing: Option<Routing>,
+}
+
+/// Who promotes the new revision of a blue-green update once it is ready and its analysis good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Promotion {
+    /// The controller, at once.
+    AtOnce,
+    /// The controller, after so many seconds.
+    After(i64),
+    /// A person.
+    ByPerson,
 }
 
 /// One step.
@@ -318,7 +376,7 @@ pub fn plan(rollout: &Rollout, references: &References) -> Result<Plan, Vec<Inva
     let pods = pods::parse(rollout, references, &mut complaints);
     times(&rollout.spec, &mut complaints);
     let spec = pingpong::plain(rollout, &mut complaints);
-    let strategy = strategy::parse(&spec, &mut complaints);
+    let strategy = strategy::parse(rollout, &spec, &mut complaints);
     if let (true, Some(strategy), Some(pods)) = (complaints.are_none(), &strategy, &pods) {
         references::check(rollout, strategy, &pods.labels, references, &mut complaints);
     }

@@ -51,7 +51,7 @@ fn reset(turn: &mut Turn<'_>) {
 }
 
 /// An update of nothing: no pod is wanted and none is there, so that there is nothing to try.
-fn is_asleep(turn: &Turn<'_>) -> bool {
+pub(super) fn is_asleep(turn: &Turn<'_>) -> bool {
     let mut sets = turn.observed.revisions.iter();
     turn.replicas == 0 && turn.stable.is_some() && sets.all(|set| set.wanted == 0 && set.pods == 0)
 }
@@ -91,7 +91,7 @@ pub(super) fn keep(turn: &mut Turn<'_>) {
     }
 }
 
-fn close(turn: &mut Turn<'_>) {
+pub(super) fn close(turn: &mut Turn<'_>) {
     rollback::remember(turn);
     pause::settle(turn);
     duration::note(turn);
@@ -141,7 +141,7 @@ fn why(turn: &Turn<'_>) -> String {
     format!("Completed all {count} canary steps")
 }
 
-fn promote(turn: &mut Turn<'_>, why: &str) {
+pub(super) fn promote(turn: &mut Turn<'_>, why: &str) {
     turn.will.resume = Resume::All;
     turn.will.pause = None;
     turn.will.forgive = true;

@@ -23,22 +23,26 @@ pub(super) fn judge(turn: &mut Turn<'_>) {
         ("Background", background_run(turn)),
     ];
     for (kind, run) in current {
-        let Some(run) = run.filter(|run| !needs_another(turn, run)) else {
-            continue;
-        };
-        match run.phase {
-            RunPhase::Failed | RunPhase::Error => {
-                let cause = format!("{kind} analysis phase error/failed: {}", run.message);
-                turn.will.abort.get_or_insert(cause);
-            }
-            RunPhase::Inconclusive if turn.was.pause(&PauseReason::Inconclusive).is_none() => {
-                turn.will.pause = Some(PauseReason::Inconclusive);
-            }
-            RunPhase::Inconclusive
-            | RunPhase::Pending
-            | RunPhase::Running
-            | RunPhase::Successful => {}
+        if let Some(run) = run {
+            weigh(turn, kind, run);
         }
+    }
+}
+
+/// Acts on the verdict of one run.
+pub(super) fn weigh(turn: &mut Turn<'_>, kind: &str, run: &Run) {
+    if needs_another(turn, run) {
+        return;
+    }
+    match run.phase {
+        RunPhase::Failed | RunPhase::Error => {
+            let cause = format!("{kind} analysis phase error/failed: {}", run.message);
+            turn.will.abort.get_or_insert(cause);
+        }
+        RunPhase::Inconclusive if turn.was.pause(&PauseReason::Inconclusive).is_none() => {
+            turn.will.pause = Some(PauseReason::Inconclusive);
+        }
+        RunPhase::Inconclusive | RunPhase::Pending | RunPhase::Running | RunPhase::Successful => {}
     }
 }
 
@@ -50,7 +54,7 @@ fn background_run<'a>(turn: &Turn<'a>) -> Option<&'a Run> {
     named(turn, turn.was.background_run.as_ref()?)
 }
 
-fn named<'a>(turn: &Turn<'a>, summary: &AnalysisRunSummary) -> Option<&'a Run> {
+pub(super) fn named<'a>(turn: &Turn<'a>, summary: &AnalysisRunSummary) -> Option<&'a Run> {
     turn.observed
         .runs
         .iter()
@@ -59,7 +63,16 @@ fn named<'a>(turn: &Turn<'a>, summary: &AnalysisRunSummary) -> Option<&'a Run> {
 
 /// What failed, for the memory of an abort.
 pub(super) fn failed<'a>(turn: &Turn<'a>) -> Option<&'a Run> {
-    let mut current = [step_run(turn), background_run(turn)].into_iter().flatten();
+    let was = turn.was;
+    let current = [
+        &was.step_run,
+        &was.background_run,
+        &was.blue_green.pre_promotion_analysis_run_status,
+        &was.blue_green.post_promotion_analysis_run_status,
+    ];
+    let mut current = current
+        .into_iter()
+        .filter_map(|summary| named(turn, summary.as_ref()?));
     current.find(|run| matches!(run.phase, RunPhase::Failed | RunPhase::Error))
 }
 
@@ -73,9 +86,12 @@ pub(super) fn has_failed(turn: &Turn<'_>) -> bool {
 }
 
 /// A run belongs to an earlier try: it was unclear and a person resumed, or the update is tried again (R16.5).
-fn needs_another(turn: &Turn<'_>, run: &Run) -> bool {
+pub(super) fn needs_another(turn: &Turn<'_>, run: &Run) -> bool {
     let was = turn.was;
-    let resumed = was.controller_pause && was.pause(&PauseReason::Step).is_none();
+    let paused = [PauseReason::Step, PauseReason::BlueGreen]
+        .iter()
+        .any(|reason| was.pause(reason).is_some());
+    let resumed = was.controller_pause && !paused;
     if was.pause(&PauseReason::Inconclusive).is_some() {
         return false;
     }
@@ -145,7 +161,7 @@ fn follow_background(turn: &mut Turn<'_>) -> Option<AnalysisRunSummary> {
     )
 }
 
-fn keep_or_begin(
+pub(super) fn keep_or_begin(
     turn: &mut Turn<'_>,
     current: Option<&Run>,
     role: Role,
@@ -158,7 +174,7 @@ fn keep_or_begin(
     }
 }
 
-fn summary(run: &Run) -> AnalysisRunSummary {
+pub(super) fn summary(run: &Run) -> AnalysisRunSummary {
     AnalysisRunSummary {
         name: run.name.clone(),
         status: run.phase.word().to_owned(),
@@ -242,7 +258,7 @@ fn build<'a>(
 }
 
 /// Ends all runs but the current ones (R16.3, R16.4).
-fn terminate(turn: &mut Turn<'_>, current: &[String]) {
+pub(super) fn terminate(turn: &mut Turn<'_>, current: &[String]) {
     for run in &turn.observed.runs {
         let ours = run.role.is_some() && !current.contains(&run.name);
         if ours && !run.phase.is_finished() && !run.terminating {
@@ -264,28 +280,45 @@ fn tell_of_changes(turn: &mut Turn<'_>) {
         ),
     ];
     for (kind, before, after) in changes {
-        let Some(after) = after else { continue };
-        let before = before.map_or_else(|| "NoPreviousStatus".to_owned(), |run| run.status);
-        if before == after.status {
-            continue;
-        }
-        let AnalysisRunSummary { name, status, .. } = after;
-        let message =
-            format!("{kind} Analysis Run '{name}' Status New: '{status}' Previous: '{before}'");
-        match RunPhase::read(&status) {
-            RunPhase::Pending => turn.tell("AnalysisRunPending", message),
-            RunPhase::Running => turn.tell("AnalysisRunRunning", message),
-            RunPhase::Successful => turn.tell("AnalysisRunSuccessful", message),
-            RunPhase::Inconclusive => turn.tell("AnalysisRunInconclusive", message),
-            RunPhase::Failed => turn.warn("AnalysisRunFailed", message),
-            RunPhase::Error => turn.warn("AnalysisRunError", message),
-        }
+        tell_of_change(turn, kind, before, after);
+    }
+}
+
+/// Tells that the run of one kind has another phase than before.
+pub(super) fn tell_of_change(
+    turn: &mut Turn<'_>,
+    kind: &str,
+    before: Option<AnalysisRunSummary>,
+    after: Option<AnalysisRunSummary>,
+) {
+    let Some(AnalysisRunSummary { name, status, .. }) = after else {
+        return;
+    };
+    let before = before.map_or_else(|| "NoPreviousStatus".to_owned(), |run| run.status);
+    if before == status {
+        return;
+    }
+    let message =
+        format!("{kind} Analysis Run '{name}' Status New: '{status}' Previous: '{before}'");
+    match RunPhase::read(&status) {
+        RunPhase::Pending => turn.tell("AnalysisRunPending", message),
+        RunPhase::Running => turn.tell("AnalysisRunRunning", message),
+        RunPhase::Successful => turn.tell("AnalysisRunSuccessful", message),
+        RunPhase::Inconclusive => turn.tell("AnalysisRunInconclusive", message),
+        RunPhase::Failed => turn.warn("AnalysisRunFailed", message),
+        RunPhase::Error => turn.warn("AnalysisRunError", message),
     }
 }
 
 /// Finished runs beyond the limits go, the oldest first; so do those of revisions that are gone (R7.12).
-fn delete_old(turn: &mut Turn<'_>) {
-    let current = [&turn.next.step_run, &turn.next.background_run];
+pub(super) fn delete_old(turn: &mut Turn<'_>) {
+    let next = &turn.next;
+    let current = [
+        &next.step_run,
+        &next.background_run,
+        &next.blue_green.pre_promotion_analysis_run_status,
+        &next.blue_green.post_promotion_analysis_run_status,
+    ];
     let is_current = |run: &Run| {
         current
             .iter()

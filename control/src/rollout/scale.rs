@@ -106,7 +106,7 @@ pub(super) fn is_at(turn: &Turn<'_>, sizes: Sizes) -> bool {
 }
 
 /// What is new or stable again does not wait to be scaled down (R7.9).
-fn drop_deadlines(turn: &mut Turn<'_>) {
+pub(super) fn drop_deadlines(turn: &mut Turn<'_>) {
     let new = Some(turn.new).filter(|_| !turn.is_aborted());
     for set in new.into_iter().chain(turn.old_stable()) {
         if set.annotations.contains_key(labels::SCALE_DOWN_DEADLINE) {
@@ -120,7 +120,7 @@ fn drop_deadlines(turn: &mut Turn<'_>) {
     }
 }
 
-fn scale_stable(turn: &mut Turn<'_>, to: i32) -> bool {
+pub(super) fn scale_stable(turn: &mut Turn<'_>, to: i32) -> bool {
     let Some(stable) = turn.old_stable() else {
         return false;
     };
@@ -130,11 +130,7 @@ fn scale_stable(turn: &mut Turn<'_>, to: i32) -> bool {
 fn scale_new(turn: &mut Turn<'_>, to: i32) -> bool {
     let new = turn.new;
     if turn.routing().is_some() && turn.is_aborted() {
-        return match turn.plan.delays().abort {
-            AbortDelay::Never => turn.scale(new, new.wanted, Vec::new()),
-            AbortDelay::After(seconds) => leave_after_abort(turn, seconds),
-            AbortDelay::WithTraffic => leave_with_traffic(turn, to),
-        };
+        return leave(turn, to);
     }
     let free = is_whole(turn);
     let carried = turn
@@ -148,8 +144,17 @@ fn scale_new(turn: &mut Turn<'_>, to: i32) -> bool {
     (free || may_shrink(turn, new, to)) && turn.scale(new, to, Vec::new())
 }
 
+/// What becomes of the new revision after an abort; `to` is what its weight needs.
+pub(super) fn leave(turn: &mut Turn<'_>, to: i32) -> bool {
+    match turn.plan.delays().abort {
+        AbortDelay::Never => turn.scale(turn.new, turn.new.wanted, Vec::new()),
+        AbortDelay::After(seconds) => leave_after_abort(turn, seconds),
+        AbortDelay::WithTraffic => leave_with_traffic(turn, to),
+    }
+}
+
 /// No ReplicaSet is shrunk below what the weights that every proxy serves need.
-fn may_shrink(turn: &mut Turn<'_>, set: &Revision, to: i32) -> bool {
+pub(super) fn may_shrink(turn: &mut Turn<'_>, set: &Revision, to: i32) -> bool {
     if to >= set.wanted || turn.routing().is_none() || turn.settled {
         return true;
     }
@@ -196,7 +201,7 @@ fn leave_with_traffic(turn: &mut Turn<'_>, to: i32) -> bool {
     turn.scale(new, if free { to } else { new.wanted }, Vec::new())
 }
 
-fn set_deadline(turn: &mut Turn<'_>, set: &Revision, seconds: i64) {
+pub(super) fn set_deadline(turn: &mut Turn<'_>, set: &Revision, seconds: i64) {
     let deadline = time::whole_seconds(time::after(turn.now, seconds));
     turn.act(Action::AnnotateReplicaSet {
         name: set.name.clone(),
@@ -207,13 +212,13 @@ fn set_deadline(turn: &mut Turn<'_>, set: &Revision, seconds: i64) {
     wait_for_deadline(turn, set, deadline);
 }
 
-fn wait_for_deadline(turn: &mut Turn<'_>, set: &Revision, deadline: Timestamp) {
+pub(super) fn wait_for_deadline(turn: &mut Turn<'_>, set: &Revision, deadline: Timestamp) {
     let message = format!("the scale-down delay of ReplicaSet \"{}\"", set.name);
     turn.wait_after("deadline", message, Some(deadline));
 }
 
 /// Whether nothing is sent to a revision any more: every proxy serves a table without it, and it is idle or has had its time.
-fn may_leave(turn: &mut Turn<'_>, set: &Revision) -> bool {
+pub(super) fn may_leave(turn: &mut Turn<'_>, set: &Revision) -> bool {
     let Some(routing) = turn.routing() else {
         return true;
     };
@@ -328,7 +333,7 @@ fn retire(turn: &mut Turn<'_>, others: &[&Revision], delays: Delays) {
 }
 
 /// Something still points at the revision (R7.8).
-fn is_referenced(turn: &Turn<'_>, set: &Revision) -> bool {
+pub(super) fn is_referenced(turn: &Turn<'_>, set: &Revision) -> bool {
     let hash = Some(set.hash.as_str());
     let weights = turn
         .next

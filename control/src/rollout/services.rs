@@ -1,4 +1,4 @@
-//! The selectors of the stable and the canary Service (R15). With routing no request depends on them; previews and other clients do.
+//! The selectors of Services: of the stable and the canary Service (R15), and how one is changed. With routing no request depends on them; previews and other clients do.
 
 use super::decision::Action;
 use super::dynamic;
@@ -37,6 +37,11 @@ fn point(turn: &mut Turn<'_>, name: &str, set: &Revision, checked: bool) {
     if from == set.hash || (checked && !ready && !empty) {
         return;
     }
+    select(turn, name, from, set);
+}
+
+/// Points a Service at a revision.
+pub(super) fn select(turn: &mut Turn<'_>, name: &str, from: &str, set: &Revision) {
     let message = format!(
         "Switched selector for service '{name}' from '{from}' to '{}'",
         set.hash

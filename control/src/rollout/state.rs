@@ -7,8 +7,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::time;
 use crate::api::rollout::{
-    AnalysisRunSummary, CanaryStatus, PauseCondition, RolloutCondition, RolloutDuration,
-    RolloutStatus, TrafficWeights,
+    AnalysisRunSummary, BlueGreenStatus, CanaryStatus, PauseCondition, RolloutCondition,
+    RolloutDuration, RolloutStatus, TrafficWeights,
 };
 use crate::api::split::Memory;
 
@@ -53,6 +53,8 @@ pub struct State {
     pub step_run: Option<AnalysisRunSummary>,
     /// The run beside the steps.
     pub background_run: Option<AnalysisRunSummary>,
+    /// What the blue-green strategy remembers.
+    pub blue_green: BlueGreenStatus,
     /// Conditions, in the order of their last rewrite.
     pub conditions: Vec<RolloutCondition>,
     /// Times of the update.
@@ -92,6 +94,8 @@ pub struct Pause {
 pub enum PauseReason {
     /// A pause step.
     Step,
+    /// A blue-green update before its promotion.
+    BlueGreen,
     /// An analysis that was neither good nor bad.
     Inconclusive,
     /// One of Argo's that this version does not make.
@@ -104,6 +108,7 @@ impl PauseReason {
     pub fn read(text: &str) -> Self {
         match text {
             "CanaryPauseStep" => Self::Step,
+            "BlueGreenPause" => Self::BlueGreen,
             "InconclusiveAnalysisRun" => Self::Inconclusive,
             other => Self::Other(other.to_owned()),
         }
@@ -114,6 +119,7 @@ impl PauseReason {
     pub fn word(&self) -> &str {
         match self {
             Self::Step => "CanaryPauseStep",
+            Self::BlueGreen => "BlueGreenPause",
             Self::Inconclusive => "InconclusiveAnalysisRun",
             Self::Other(text) => text,
         }
@@ -160,6 +166,7 @@ impl State {
             weights: canary.weights.clone(),
             step_run: canary.current_step_analysis_run_status.clone(),
             background_run: canary.current_background_analysis_run_status.clone(),
+            blue_green: status.blue_green.clone(),
             conditions: status.conditions.clone(),
             duration: status.duration.clone(),
             memory: memory.clone(),
@@ -203,6 +210,7 @@ impl State {
                 current_background_analysis_run_status: self.background_run.clone(),
                 ..self.others.canary.clone()
             },
+            blue_green: self.blue_green.clone(),
             conditions: self.conditions.clone(),
             duration: self.duration.clone(),
             ..self.others.clone()

@@ -1,5 +1,6 @@
 //! Whole rollouts against a small model of a cluster: Argo's traces, and what must hold on every way.
 
+mod bluegreen;
 mod duration;
 mod dynamic;
 mod golden;

@@ -38,7 +38,7 @@ pub(super) fn route(turn: &mut Turn<'_>) {
 }
 
 /// A write that was not noted may have been served: what was acknowledged before it is acknowledged no more.
-fn doubt(turn: &mut Turn<'_>) {
+pub(super) fn doubt(turn: &mut Turn<'_>) {
     let generation = turn
         .observed
         .split
@@ -256,7 +256,7 @@ fn position<'a>(turn: &Turn<'a>) -> Position<'a> {
 }
 
 /// Fixed when the weight is set; later lowered, never raised.
-fn needed(turn: &Turn<'_>, set: &Revision, pods: i32, changed: bool) -> u32 {
+pub(super) fn needed(turn: &Turn<'_>, set: &Revision, pods: i32, changed: bool) -> u32 {
     let enough = replicas::enough(pods, turn.plan.threshold()).max(1);
     let enough = u32::try_from(enough).unwrap_or(1);
     let written = turn
@@ -300,7 +300,7 @@ fn rules(turn: &Turn<'_>, routing: &Routing, weight: i32, listed: bool) -> Vec<S
 }
 
 /// Writes the Split where it differs. Weights that are not served as recorded are not verified any more.
-fn write(turn: &mut Turn<'_>, wanted: &Split) {
+pub(super) fn write(turn: &mut Turn<'_>, wanted: &Split) {
     let written = turn.observed.split.as_ref().map(|written| &written.split);
     turn.settled = written == Some(wanted) && turn.observed.fleet.acknowledges();
     if written == Some(wanted) {
@@ -339,6 +339,7 @@ pub(super) fn shares(split: &Split) -> BTreeMap<&str, u32> {
 }
 
 fn forget_verification(turn: &mut Turn<'_>) {
+    turn.next.memory.verified = None;
     if let Some(weights) = &mut turn.next.weights {
         weights.verified = Some(false);
     }
@@ -407,7 +408,7 @@ pub(super) fn missing(turn: &Turn<'_>) -> String {
 }
 
 /// Notes since when every proxy serves a table without a revision that still has pods.
-fn note_departures(turn: &mut Turn<'_>, wanted: &Split) {
+pub(super) fn note_departures(turn: &mut Turn<'_>, wanted: &Split) {
     let (settled, now) = (turn.settled, turn.now);
     let known = std::mem::take(&mut turn.next.memory.left);
     let written = turn.observed.split.as_ref().map(|written| &written.split);
@@ -429,7 +430,7 @@ fn note_departures(turn: &mut Turn<'_>, wanted: &Split) {
 }
 
 /// Every revision that has pods, or is about to, has a Service that lists them.
-fn ensure_services(turn: &mut Turn<'_>) {
+pub(super) fn ensure_services(turn: &mut Turn<'_>) {
     if turn.routing().is_none() {
         return;
     }
@@ -447,7 +448,7 @@ fn ensure_services(turn: &mut Turn<'_>) {
 }
 
 /// Routing was taken out of the spec: all traffic goes to stable, then the Split goes.
-fn release(turn: &mut Turn<'_>) {
+pub(super) fn release(turn: &mut Turn<'_>) {
     if turn.routing().is_some() {
         return;
     }

@@ -11,6 +11,7 @@ use super::plan::{Foreign, Plan, Routing, Step};
 use super::state::{Counts, PauseReason, State};
 use super::{conditions, revision, selector, time};
 use crate::api::labels;
+use crate::api::rollout::BlueGreenStatus;
 use crate::api::split::Waiting;
 
 /// What is known, and what has been decided so far.
@@ -104,6 +105,10 @@ impl<'a> Turn<'a> {
         next.selector = Some(selector::text(&plan.selector));
         next.counts = counts(observed, new);
         forget_roles(plan, &mut next);
+        next.memory.proven.clear();
+        if plan.canary().is_some() {
+            next.blue_green = BlueGreenStatus::default(); // R12.6
+        }
         next.promote_full = was.promote_full && was.stable.as_ref() != Some(&new.hash);
         Self {
             plan,

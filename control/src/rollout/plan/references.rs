@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::invalid::Complaints;
-use super::{Canary, References, Step, Strategy, pingpong};
+use super::{Canary, References, Step, Strategy, pingpong, strategy};
 use crate::analysis::build::{self, Role};
 use crate::api::labels;
 use crate::api::rollout::{Rollout, RolloutAnalysis};
@@ -15,13 +15,12 @@ pub(super) fn check(
     references: &References,
     complaints: &mut Complaints,
 ) {
-    let Strategy::Canary(canary) = strategy;
     let own = rollout.metadata.name.as_deref().unwrap_or_default();
-    for (field, service) in services(canary) {
+    for (field, service) in services(strategy) {
         let field = pingpong::field(rollout, service).unwrap_or(field);
         check_service(own, &field, service, labels, references, complaints);
     }
-    for (field, role, analysis) in analyses(canary) {
+    for (field, role, analysis) in analyses(strategy) {
         if let Err(error) = build::check(analysis, role, &references.templates) {
             complaints.text(
                 field,
@@ -30,27 +29,48 @@ pub(super) fn check(
             );
         }
     }
-    if canary.routing.is_some() && references.split_taken {
+    let (routing, field) = match strategy {
+        Strategy::Canary(canary) => {
+            let field = "spec.strategy.canary.trafficRouting".to_owned();
+            (&canary.routing, field)
+        }
+        Strategy::BlueGreen(blue_green) => (&blue_green.routing, strategy::annotation_field()),
+    };
+    if routing.is_some() && references.split_taken {
         let detail = format!("Split {own:?} belongs to another owner");
-        complaints.text("spec.strategy.canary.trafficRouting", own, detail);
+        complaints.text(field, own, detail);
     }
 }
 
-fn services(canary: &Canary) -> Vec<(String, &String)> {
-    let named = [
-        ("stableService", &canary.stable_service),
-        ("canaryService", &canary.canary_service),
-    ];
-    let named = named.into_iter().filter_map(|(key, service)| {
-        Some((format!("spec.strategy.canary.{key}"), service.as_ref()?))
-    });
+fn services(strategy: &Strategy) -> Vec<(String, &String)> {
+    let (named, routing, block) = match strategy {
+        Strategy::Canary(canary) => (
+            [
+                ("canary.stableService", canary.stable_service.as_ref()),
+                ("canary.canaryService", canary.canary_service.as_ref()),
+            ],
+            &canary.routing,
+            "spec.strategy.canary.trafficRouting.services".to_owned(),
+        ),
+        Strategy::BlueGreen(blue_green) => (
+            [
+                ("blueGreen.activeService", Some(&blue_green.active_service)),
+                (
+                    "blueGreen.previewService",
+                    blue_green.preview_service.as_ref(),
+                ),
+            ],
+            &blue_green.routing,
+            format!("{}.services", strategy::annotation_field()),
+        ),
+    };
+    let named = named
+        .into_iter()
+        .filter_map(|(key, service)| Some((format!("spec.strategy.{key}"), service?)));
     let mut all: Vec<(String, &String)> = named.collect();
-    for service in canary.routing.iter().flat_map(|routing| &routing.services) {
+    for service in routing.iter().flat_map(|routing| &routing.services) {
         if all.iter().all(|(_, known)| *known != service) {
-            all.push((
-                "spec.strategy.canary.trafficRouting.services".to_owned(),
-                service,
-            ));
+            all.push((block.clone(), service));
         }
     }
     all
@@ -94,7 +114,24 @@ fn check_service(
     }
 }
 
-fn analyses(canary: &Canary) -> Vec<(String, Role, &RolloutAnalysis)> {
+fn analyses(strategy: &Strategy) -> Vec<(String, Role, &RolloutAnalysis)> {
+    match strategy {
+        Strategy::Canary(canary) => canary_analyses(canary),
+        Strategy::BlueGreen(blue_green) => {
+            let all = [
+                ("pre", Role::PrePromotion, &blue_green.before),
+                ("post", Role::PostPromotion, &blue_green.after),
+            ];
+            let all = all.into_iter().filter_map(|(key, role, analysis)| {
+                let field = format!("spec.strategy.blueGreen.{key}PromotionAnalysis.templates");
+                Some((field, role, analysis.as_ref()?))
+            });
+            all.collect()
+        }
+    }
+}
+
+fn canary_analyses(canary: &Canary) -> Vec<(String, Role, &RolloutAnalysis)> {
     let steps = canary
         .steps
         .iter()

@@ -3,6 +3,7 @@
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
+use super::bluegreen;
 use super::invalid::Complaints;
 use super::{
     AbortDelay, Amount, Background, Canary, CanaryScale, Delays, PauseFor, Routing, Step, Strategy,
@@ -12,17 +13,28 @@ use super::{routers, routes};
 use crate::analysis::duration;
 use crate::api::labels;
 use crate::api::rollout::{
-    CanaryStep, CanaryStrategy, PLUGIN, PauseStep, ProxyRouting, ReplicaProgressThreshold,
+    CanaryStep, CanaryStrategy, PLUGIN, PauseStep, ProxyRouting, ReplicaProgressThreshold, Rollout,
     RolloutSpec, SetCanaryScale, TrafficRouting,
 };
 use crate::api::split::DEFAULT_FLEET;
 use crate::rollout::hash;
 
-pub(super) fn parse(spec: &RolloutSpec, complaints: &mut Complaints) -> Option<Strategy> {
+/// `spec` is the Rollout's, with plain Services in place of ping and pong.
+pub(super) fn parse(
+    rollout: &Rollout,
+    spec: &RolloutSpec,
+    complaints: &mut Complaints,
+) -> Option<Strategy> {
     let field = "spec.strategy.strategy";
-    match (&spec.strategy.canary, &spec.strategy.blue_green) {
-        (Some(canary), None) => Some(Strategy::Canary(parse_canary(canary, complaints))),
-        (None, Some(_)) => None,
+    let written = &spec.strategy;
+    match (&written.canary, &written.blue_green) {
+        (Some(canary), None) => {
+            bluegreen::refuse_annotation(rollout, complaints);
+            Some(Strategy::Canary(parse_canary(canary, complaints)))
+        }
+        (None, Some(blue_green)) => Some(Strategy::BlueGreen(bluegreen::parse(
+            rollout, blue_green, complaints,
+        ))),
         (Some(_), Some(_)) => {
             complaints.text(
                 field,
@@ -83,7 +95,7 @@ fn parse_canary(canary: &CanaryStrategy, complaints: &mut Complaints) -> Canary 
     }
 }
 
-fn named(service: Option<&String>) -> Option<String> {
+pub(super) fn named(service: Option<&String>) -> Option<String> {
     service.filter(|service| !service.is_empty()).cloned()
 }
 
@@ -97,7 +109,11 @@ fn step_hash(steps: &[CanaryStep]) -> String {
 }
 
 /// A quoted number without a percent sign is percent all the same, as in Argo (R7.1).
-fn amount(key: &str, value: Option<&IntOrString>, complaints: &mut Complaints) -> Amount {
+pub(super) fn amount(
+    key: &str,
+    value: Option<&IntOrString>,
+    complaints: &mut Complaints,
+) -> Amount {
     let parsed = match value {
         None => Some(Amount::Percent(25)),
         Some(IntOrString::Int(pods)) => Some(Amount::Pods(*pods)),
@@ -220,23 +236,57 @@ fn parse_routing(
     routing: &TrafficRouting,
     complaints: &mut Complaints,
 ) -> Routing {
-    let whole = parse_whole(routing, complaints);
-    let block = parse_block(routing, complaints);
-    let drain_timeout = parse_drain_timeout(block.drain_timeout.as_deref(), complaints);
-    let fleet = parse_fleet(block.fleet.as_deref(), complaints);
-    let stable = || named(canary.stable_service.as_ref()).into_iter().collect();
-    Routing {
-        services: [block.services, routers::root_services(routing), stable()]
-            .into_iter()
-            .find(|services| !services.is_empty())
-            .unwrap_or_default(),
-        fallback: block.fallback,
-        drain_timeout,
-        fleet,
-        whole,
+    let place = Place {
+        field: block_field(),
+        whole: parse_whole(routing, complaints),
         min_pods: canary.min_pods_per_replica_set.unwrap_or(1),
         dynamic: canary.dynamic_stable_scale == Some(true),
+    };
+    let mut block = parse_block(routing, complaints);
+    if block.services.is_empty() {
+        let stable = || named(canary.stable_service.as_ref()).into_iter().collect();
+        block.services = [routers::root_services(routing), stable()]
+            .into_iter()
+            .find(|services| !services.is_empty())
+            .unwrap_or_default();
     }
+    route(block, &place, complaints)
+}
+
+/// Where a block of ours stands, and what beside it bears on routing.
+pub(super) struct Place {
+    /// Path of the block.
+    pub(super) field: String,
+    /// What a weight is a part of.
+    pub(super) whole: i32,
+    /// Least pods of a ReplicaSet that has any.
+    pub(super) min_pods: i32,
+    /// Sizes follow weights.
+    pub(super) dynamic: bool,
+}
+
+/// Parses a block whose Services are known.
+pub(super) fn route(block: ProxyRouting, place: &Place, complaints: &mut Complaints) -> Routing {
+    let drain = block.drain_timeout.as_deref();
+    Routing {
+        services: block.services,
+        fallback: block.fallback,
+        drain_timeout: parse_drain_timeout(&place.field, drain, complaints),
+        fleet: parse_fleet(&place.field, block.fleet.as_deref(), complaints),
+        whole: place.whole,
+        min_pods: place.min_pods,
+        dynamic: place.dynamic,
+    }
+}
+
+/// The annotation that holds our block where the strategy has no place for it.
+pub(super) fn annotated(rollout: &Rollout) -> Option<&str> {
+    let annotations = rollout.metadata.annotations.as_ref()?;
+    annotations.get(labels::PROXY).map(String::as_str)
+}
+
+pub(super) fn annotation_field() -> String {
+    format!("metadata.annotations[{}]", labels::PROXY)
 }
 
 fn delays(canary: &CanaryStrategy) -> Delays {
@@ -281,21 +331,20 @@ fn parse_block(routing: &TrafficRouting, complaints: &mut Complaints) -> ProxyRo
             .and_then(|plugins| plugins.get(PLUGIN))
             .cloned()
             .unwrap_or_default();
-        complaints.value(
-            block_field(),
-            written,
-            "must be {services: [NAME…], fallback: redistribute|refuse, drainTimeout: DURATION, fleet: NAME}",
-        );
+        complaints.value(block_field(), written, BLOCK_FORM);
         ProxyRouting::default()
     })
 }
+
+/// What a block of ours looks like.
+pub(super) const BLOCK_FORM: &str = "must be {services: [NAME…], fallback: redistribute|refuse, drainTimeout: DURATION, fleet: NAME}";
 
 fn block_field() -> String {
     format!("spec.strategy.canary.trafficRouting.plugins[{PLUGIN}]")
 }
 
 /// Whole seconds, rounded up; what cannot be read counts as the default.
-fn parse_drain_timeout(written: Option<&str>, complaints: &mut Complaints) -> i64 {
+fn parse_drain_timeout(field: &str, written: Option<&str>, complaints: &mut Complaints) -> i64 {
     let Some(written) = written else {
         return DRAIN_TIMEOUT_SECONDS;
     };
@@ -304,7 +353,7 @@ fn parse_drain_timeout(written: Option<&str>, complaints: &mut Complaints) -> i6
         return length.as_secs() + i64::from(length.subsec_nanos() > 0);
     }
     complaints.text(
-        format!("{}.drainTimeout", block_field()),
+        format!("{field}.drainTimeout"),
         written,
         "must be a duration of 0s or more, such as \"300s\" or \"5m\"",
     );
@@ -312,14 +361,14 @@ fn parse_drain_timeout(written: Option<&str>, complaints: &mut Complaints) -> i6
 }
 
 /// A fleet is named by a label's value.
-fn parse_fleet(written: Option<&str>, complaints: &mut Complaints) -> Option<String> {
+fn parse_fleet(field: &str, written: Option<&str>, complaints: &mut Complaints) -> Option<String> {
     let written = written?;
     if !is_label_value(written) {
         let detail = format!(
             "must be the value of the label {} on the Service that lists the fleet's proxies; leave it out to mean {DEFAULT_FLEET:?}",
             labels::FLEET
         );
-        complaints.text(format!("{}.fleet", block_field()), written, detail);
+        complaints.text(format!("{field}.fleet"), written, detail);
     }
     Some(written.to_owned()).filter(|fleet| fleet != DEFAULT_FLEET)
 }
@@ -484,7 +533,7 @@ fn parse_scale(field: &str, scale: &SetCanaryScale, complaints: &mut Complaints)
     }
 }
 
-fn check_affinity(affinity: Option<&Value>, complaints: &mut Complaints) {
+pub(super) fn check_affinity(affinity: Option<&Value>, complaints: &mut Complaints) {
     let Some(affinity) = affinity else {
         return;
     };

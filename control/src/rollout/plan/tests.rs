@@ -140,7 +140,6 @@ fn strategies_and_times() {
         &json!({"strategy": {"blueGreen": {"activeService": "s"}}}),
         &[
             r#"spec.strategy.strategy: Invalid value: "blueGreen: true canary: true": Multiple Strategies can not be listed"#,
-            "spec.strategy.blueGreen: not supported by this version",
         ],
     );
     for ready in [10, 20] {
@@ -577,5 +576,139 @@ fn all_complaints_are_found() {
             "spec.strategy.steps[0].setWeight: Invalid value: 101: SetWeight needs to be between 0 and 100",
             "spec.strategy.steps[2].pause.duration: Invalid value: -1: Duration needs to be greater than 0",
         ],
+    );
+}
+
+// Blue-green.
+
+fn blue_green(strategy: &Value) -> Value {
+    let mut whole = json!({"activeService": "s"});
+    merge(&mut whole, strategy);
+    json!({"strategy": {"canary": null, "blueGreen": whole}})
+}
+
+const ACTIVE_TWICE: &str = r#"spec.strategy.activeService: Invalid value: "s": This rollout uses the same service for the active and preview services, but two different services are required."#;
+
+#[test]
+fn blue_green_specs() {
+    let analysis = |name: &str| json!({"templates": [{"templateName": name}]});
+    let cases = [
+        (json!({}), vec![]),
+        (
+            json!({
+                "previewService": "c", "previewReplicaCount": 1, "autoPromotionEnabled": false, "autoPromotionSeconds": 5,
+                "scaleDownDelaySeconds": 5, "scaleDownDelayRevisionLimit": 2, "abortScaleDownDelaySeconds": 0, "maxUnavailable": "10%",
+            }),
+            vec![],
+        ),
+        (
+            json!({"activeService": null}),
+            vec!["spec.strategy.blueGreen.activeService: Required value"],
+        ),
+        (json!({"previewService": "s"}), vec![ACTIVE_TWICE]),
+        (
+            json!({"scaleDownDelayRevisionLimit": 11}),
+            vec![
+                "spec.strategy.scaleDownDelayRevisionLimit: Invalid value: 11: This rollout's revision history limit can not be smaller than the rollout's scale down limit",
+            ],
+        ),
+        (
+            json!({"activeService": "nosuch"}),
+            vec![
+                r#"spec.strategy.blueGreen.activeService: Invalid value: "nosuch": service "nosuch" not found"#,
+            ],
+        ),
+        (
+            json!({"previewService": "odd"}),
+            vec![
+                r#"spec.strategy.blueGreen.previewService: Invalid value: "odd": Service "odd" has unmatch label "app" in rollout"#,
+            ],
+        ),
+        (
+            json!({"previewService": "other"}),
+            vec![
+                r#"spec.strategy.blueGreen.previewService: Invalid value: "other": Service "other" is managed by another Rollout"#,
+            ],
+        ),
+        (
+            json!({"prePromotionAnalysis": analysis("forever"), "postPromotionAnalysis": analysis("nosuch")}),
+            vec![
+                r#"spec.strategy.blueGreen.prePromotionAnalysis.templates: Invalid value: "forever": AnalysisTemplate forever has metric m which runs indefinitely. Invalid value for count: <nil>"#,
+                r#"spec.strategy.blueGreen.postPromotionAnalysis.templates: Invalid value: "nosuch": AnalysisTemplate 'nosuch' not found"#,
+            ],
+        ),
+        (
+            json!({"previewReplicaCount": -1, "autoPromotionSeconds": -2, "maxUnavailable": "x"}),
+            vec![
+                "spec.strategy.blueGreen.previewReplicaCount: Invalid value: -1: must be greater than or equal to 0",
+                "spec.strategy.blueGreen.autoPromotionSeconds: Invalid value: -2: must be greater than or equal to 0",
+                r#"spec.strategy.maxUnavailable: Invalid value: "x": must be a number of pods or a percentage"#,
+            ],
+        ),
+        (
+            json!({"antiAffinity": {}}),
+            vec![
+                r#"spec.strategy.antiAffinity: Invalid value: "antiAffinity.PreferredDuringSchedulingIgnoredDuringExecution: false antiAffinity.RequiredDuringSchedulingIgnoredDuringExecution: false": AntiAffinity must have exactly one strategy listed"#,
+                "spec.strategy.blueGreen.antiAffinity: not supported by this version",
+            ],
+        ),
+        (
+            json!({"previewMetadata": {}, "activeMetadata": {}}),
+            vec![
+                "spec.strategy.blueGreen.previewMetadata: not supported by this version",
+                "spec.strategy.blueGreen.activeMetadata: not supported by this version",
+            ],
+        ),
+    ];
+    for (strategy, expected) in cases {
+        check(&blue_green(&strategy), &expected);
+    }
+}
+
+/// The complaints about a rollout with our annotation.
+fn annotated(spec: &Value, annotation: &str) -> Result<Plan, Vec<String>> {
+    let mut rollout = rollout();
+    merge(&mut rollout["spec"], spec);
+    rollout["metadata"]["annotations"] = json!({"sidestep.dev/proxy": annotation});
+    let parsed: Rollout = serde_json::from_value(rollout).unwrap();
+    plan(&parsed, &references())
+        .map_err(|complaints| complaints.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn blue_green_is_routed_by_an_annotation() {
+    let strategy = blue_green(&json!({"previewService": "c"}));
+    let routing = |block: &str| {
+        annotated(&strategy, block)
+            .unwrap()
+            .routing()
+            .unwrap()
+            .clone()
+    };
+    assert_eq!(routing("{}").services, ["s"]);
+    let block = r#"{"drainTimeout": "5s", "fleet": "edge", "fallback": "refuse"}"#;
+    let parsed = routing(block);
+    assert_eq!(
+        (parsed.drain_timeout, parsed.fleet.as_deref()),
+        (5, Some("edge"))
+    );
+    assert_eq!(parsed.fallback, Some(Fallback::Refuse));
+    let check = |spec: &Value, block: &str, expected: &str| {
+        assert_eq!(annotated(spec, block).unwrap_err(), [expected], "{block}");
+    };
+    check(
+        &strategy,
+        r#"{"service": "s"}"#,
+        r#"metadata.annotations[sidestep.dev/proxy]: Invalid value: "{\"service\": \"s\"}": must be {services: [NAME…], fallback: redistribute|refuse, drainTimeout: DURATION, fleet: NAME}"#,
+    );
+    check(
+        &strategy,
+        r#"{"services": ["nosuch"]}"#,
+        r#"metadata.annotations[sidestep.dev/proxy].services: Invalid value: "nosuch": service "nosuch" not found"#,
+    );
+    check(
+        &json!({}),
+        "{}",
+        r#"metadata.annotations[sidestep.dev/proxy]: Invalid value: "{}": annotation sidestep.dev/proxy is for blueGreen; a canary has spec.strategy.canary.trafficRouting.plugins[sidestep/proxy]"#,
     );
 }

@@ -2,7 +2,7 @@
 
 use super::invalid::Complaints;
 use super::routers;
-use crate::api::rollout::{CanaryStep, CanaryStrategy, Rollout, TrafficRouting};
+use crate::api::rollout::{BlueGreenStrategy, CanaryStep, CanaryStrategy, Rollout, TrafficRouting};
 
 pub(super) fn refuse(rollout: &Rollout, complaints: &mut Complaints) {
     let spec = &rollout.spec;
@@ -10,20 +10,35 @@ pub(super) fn refuse(rollout: &Rollout, complaints: &mut Complaints) {
         .workload_ref
         .as_ref()
         .and_then(|workload| workload.scale_down.as_deref());
-    let top = [
-        (
-            "spec.workloadRef.scaleDown",
-            scale_down.is_some_and(|when| when != "never"),
-        ),
-        (
-            "spec.strategy.blueGreen",
-            spec.strategy.blue_green.is_some(),
-        ),
-    ];
+    let top = [(
+        "spec.workloadRef.scaleDown",
+        scale_down.is_some_and(|when| when != "never"),
+    )];
     all(&top, complaints);
     if let Some(canary) = &spec.strategy.canary {
         refuse_canary(canary, complaints);
     }
+    if let Some(blue_green) = &spec.strategy.blue_green {
+        refuse_blue_green(blue_green, complaints);
+    }
+}
+
+fn refuse_blue_green(blue_green: &BlueGreenStrategy, complaints: &mut Complaints) {
+    let fields = [
+        (
+            "spec.strategy.blueGreen.antiAffinity",
+            blue_green.anti_affinity.is_some(),
+        ),
+        (
+            "spec.strategy.blueGreen.previewMetadata",
+            blue_green.preview_metadata.is_some(),
+        ),
+        (
+            "spec.strategy.blueGreen.activeMetadata",
+            blue_green.active_metadata.is_some(),
+        ),
+    ];
+    all(&fields, complaints);
 }
 
 fn all(fields: &[(&str, bool)], complaints: &mut Complaints) {

@@ -51,8 +51,28 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    /// A rollout of `replicas` pods of image 1.
+    /// A canary of `replicas` pods of image 1.
     pub(crate) fn new(replicas: i32, strategy: &Value) -> Self {
+        Self::with(replicas, &json!({"canary": strategy}))
+    }
+
+    /// A blue-green rollout with an active and a preview Service.
+    pub(crate) fn blue_green(replicas: i32, strategy: &Value) -> Self {
+        let mut whole = json!({"activeService": "web-active", "previewService": "web-preview"});
+        let strategy = strategy.as_object().unwrap().clone();
+        whole.as_object_mut().unwrap().extend(strategy);
+        Self::with(replicas, &json!({"blueGreen": whole}))
+    }
+
+    /// … with routing by our proxies.
+    pub(crate) fn blue_green_routed(replicas: i32, strategy: &Value) -> Self {
+        let mut model = Self::blue_green(replicas, strategy);
+        let annotations = model.rollout.metadata.annotations.get_or_insert_default();
+        annotations.insert(labels::PROXY.to_owned(), "{}".to_owned());
+        model
+    }
+
+    fn with(replicas: i32, strategy: &Value) -> Self {
         let rollout = json!({
             "apiVersion": "argoproj.io/v1alpha1",
             "kind": "Rollout",
@@ -64,7 +84,7 @@ impl Model {
                     "metadata": {"labels": {"app": "web"}},
                     "spec": {"containers": [{"name": "web", "image": "nginx:1"}]},
                 },
-                "strategy": {"canary": strategy},
+                "strategy": strategy,
             },
         });
         let service = |name: &str| Service {
@@ -85,7 +105,9 @@ impl Model {
             memory: Memory::default(),
             sets: Vec::new(),
             pods: Vec::new(),
-            services: vec![service("web-stable"), service("web-canary")],
+            services: ["web-stable", "web-canary", "web-active", "web-preview"]
+                .map(service)
+                .to_vec(),
             runs: Vec::new(),
             split: None,
             templates: crate::analysis::template::Templates::default(),
@@ -424,6 +446,8 @@ impl Model {
                     "Step" => crate::analysis::build::Role::Step(
                         labels[labels::STEP_INDEX].parse().unwrap(),
                     ),
+                    "PrePromotion" => crate::analysis::build::Role::PrePromotion,
+                    "PostPromotion" => crate::analysis::build::Role::PostPromotion,
                     _ => crate::analysis::build::Role::Background,
                 };
                 self.runs.push(Run {

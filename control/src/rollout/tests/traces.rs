@@ -31,7 +31,7 @@ pub(super) fn scaled(model: &mut Model) -> Vec<String> {
     words.collect()
 }
 
-fn reasons(model: &mut Model) -> Vec<String> {
+pub(super) fn reasons(model: &mut Model) -> Vec<String> {
     let events = told(model);
     events
         .iter()

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::Model;
 use crate::rollout::decision::{Action, Decision};
-use crate::rollout::observed::Revision;
+use crate::rollout::observed::{Revision, Service};
 use crate::rollout::plan::Step;
 use crate::rollout::split::{CANARY, Split};
 
@@ -30,29 +30,52 @@ impl Dice {
 #[test]
 fn routed_rollouts_are_safe_and_end_healthy() {
     for seed in 0..80 {
-        walk(seed, Model::routed, true);
+        walk(seed, true, |dice, replicas| {
+            Model::routed(replicas, &dice.pick(&lists()))
+        });
     }
 }
 
 #[test]
 fn rollouts_with_dynamic_sizes_are_safe_and_end_healthy() {
     for seed in 0..80 {
-        walk(seed, Model::dynamic, true);
+        walk(seed, true, |dice, replicas| {
+            Model::dynamic(replicas, &dice.pick(&lists()))
+        });
     }
 }
 
 #[test]
 fn basic_rollouts_are_safe_and_end_healthy() {
     for seed in 0..40 {
-        walk(seed, Model::basic, false);
+        walk(seed, false, |dice, replicas| {
+            Model::basic(replicas, &dice.pick(&lists()))
+        });
     }
 }
 
-fn walk(seed: u64, make: fn(i32, &serde_json::Value) -> Model, routed: bool) {
+#[test]
+fn blue_green_rollouts_are_safe_and_end_healthy() {
+    for seed in 0..80 {
+        walk(seed, false, |dice, replicas| {
+            Model::blue_green(replicas, &dice.pick(&blue_greens()))
+        });
+    }
+}
+
+#[test]
+fn routed_blue_green_rollouts_are_safe_and_end_healthy() {
+    for seed in 0..80 {
+        walk(seed, true, |dice, replicas| {
+            Model::blue_green_routed(replicas, &dice.pick(&blue_greens()))
+        });
+    }
+}
+
+fn walk(seed: u64, routed: bool, begin: impl Fn(&mut Dice, i32) -> Model) {
     let mut dice = Dice(seed);
-    let steps = lists();
     let replicas = dice.pick(&[1, 2, 3, 5, 10]);
-    let mut model = make(replicas, &dice.pick(&steps));
+    let mut model = begin(&mut dice, replicas);
     model.prompt = false;
     for step in 0..150 {
         let what = act(&mut model, &mut dice, routed);
@@ -68,6 +91,16 @@ fn lists() -> [serde_json::Value; 5] {
         json!([{"setWeight": 100}, {"pause": {"duration": 5}}, {"setWeight": 10}, {"pause": {}}]),
         json!([{"setWeight": 50}, {"setWeight": 0}, {"setWeight": 34}, {"pause": {"duration": "1m"}}]),
         json!([{"pause": {}}, {"setWeight": 5}, {"setWeight": 95}]),
+    ]
+}
+
+fn blue_greens() -> [serde_json::Value; 5] {
+    [
+        json!({}),
+        json!({"autoPromotionEnabled": false}),
+        json!({"autoPromotionSeconds": 5, "scaleDownDelaySeconds": 60}),
+        json!({"autoPromotionEnabled": false, "previewReplicaCount": 1, "scaleDownDelayRevisionLimit": 1}),
+        json!({"previewReplicaCount": 2, "abortScaleDownDelaySeconds": 5, "scaleDownDelaySeconds": 0}),
     ]
 }
 
@@ -154,7 +187,13 @@ fn user(model: &mut Model, dice: &mut Dice) -> &'static str {
         }
         8 => {
             let steps = dice.pick(&lists());
-            model.edit(|spec| spec["strategy"]["canary"]["steps"] = steps);
+            model.edit(|spec| match spec["strategy"].get_mut("canary") {
+                Some(canary) => canary["steps"] = steps,
+                None => {
+                    let automatic = json!(dice.roll(2) == 0);
+                    spec["strategy"]["blueGreen"]["autoPromotionEnabled"] = automatic;
+                }
+            });
         }
         9 => model.restart(),
         10 => {
@@ -201,11 +240,43 @@ fn allowed(model: &Model, decision: &Decision, routed: bool) {
         }
         if let Action::ScaleReplicaSet { name, from, to, .. } = action
             && to < from
-            && routed
         {
-            shrink_is_safe(model, name, *to);
+            if routed {
+                shrink_is_safe(model, name, *to);
+            }
+            active_keeps_its_pods(model, name, *to);
+        }
+        if let Action::SwitchService { name, hash } = action
+            && name == "web-active"
+        {
+            switch_is_carried(model, hash);
         }
     }
+}
+
+/// What the active Service leads to keeps all pods that are wanted.
+fn active_keeps_its_pods(model: &Model, name: &str, to: i32) {
+    let set = model.sets.iter().find(|set| set.name == name).unwrap();
+    let mut services = model.services.iter();
+    let active = services.find(|service| service.name == "web-active");
+    if active.and_then(Service::hash) == Some(&set.hash) {
+        let replicas = model.rollout.spec.replicas.unwrap();
+        assert!(to >= replicas.min(set.available), "{name} to {to}");
+    }
+}
+
+/// R14.5: the active Service goes forward to all pods, and back to at least one where there is a choice.
+fn switch_is_carried(model: &Model, hash: &str) {
+    let set = |hash: &str| model.sets.iter().find(|set| set.hash == hash).unwrap();
+    let replicas = model.rollout.spec.replicas.unwrap();
+    let is_stable = model.status.stable_rs.as_deref() == Some(hash);
+    let others: i32 = model.sets.iter().map(|set| set.available).sum();
+    let least = if is_stable { 1.min(others) } else { replicas };
+    assert!(
+        set(hash).available >= least || replicas == 0,
+        "to {:?}",
+        set(hash)
+    );
 }
 
 /// R21.1: with the evicted pods gone there are as many as are wanted, but for those that may be missing.
@@ -229,7 +300,7 @@ fn raise_is_carried(model: &Model, split: &Split) {
     let Some(canary) = split.versions.iter().find(|version| version.name == CANARY) else {
         return;
     };
-    let after = split.rules[0].weights[CANARY];
+    let after = split.rules[0].weights.get(CANARY).copied().unwrap_or(0);
     let before = model
         .split
         .as_ref()
@@ -264,7 +335,8 @@ fn raise_is_carried(model: &Model, split: &Split) {
 
 /// R8.4: with sizes that follow the weights, stable gets back what it has pods for, unless nobody else has any.
 fn stable_is_not_overrun(model: &Model, split: &Split) {
-    let canary = model.rollout.spec.strategy.canary.as_ref().unwrap();
+    let canary = model.rollout.spec.strategy.canary.as_ref();
+    let dynamic = canary.and_then(|canary| canary.dynamic_stable_scale);
     let Some(written) = model.split.as_ref().map(|written| &written.split) else {
         return;
     };
@@ -274,7 +346,7 @@ fn stable_is_not_overrun(model: &Model, split: &Split) {
         weight(split, &stable.revision),
     );
     let replicas = u32::try_from(model.rollout.spec.replicas.unwrap()).unwrap();
-    if canary.dynamic_stable_scale != Some(true) || after <= before || replicas == 0 {
+    if dynamic != Some(true) || after <= before || replicas == 0 {
         return;
     }
     let available = |hash: &str| {
@@ -379,6 +451,15 @@ fn come_to_rest(model: &mut Model, seed: u64, routed: bool) {
             if set.hash == hash { replicas } else { 0 },
             "seed {seed}: {}",
             set.name
+        );
+    }
+    let status = &model.status.blue_green;
+    if model.rollout.spec.strategy.blue_green.is_some() {
+        let led = [&status.active_selector, &status.preview_selector];
+        assert_eq!(
+            led,
+            [&Some(hash.clone()), &Some(hash.clone())],
+            "seed {seed}"
         );
     }
     if routed && replicas > 0 {
