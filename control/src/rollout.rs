@@ -26,9 +26,11 @@
 //! | [`restart`] | which old pods go next |
 //! | `runs`, `pause`, `promotion`, `rollback`, `history` | analysis, pauses, steps and promotion, aborts, old revisions |
 //! | `bluegreen` | the other strategy: its driver, gate, sizes, Services, Split and runs |
+//! | `marks`, [`affinity`], `workload` | what pods carry for their part; the workload that is taken over |
 //! | `hold` | waiting for a router of others |
 //! | `conditions`, `phase`, `arrival`, `duration`, `waits` | what the status says of all this |
 
+pub mod affinity;
 mod arrival;
 mod bluegreen;
 mod conditions;
@@ -39,6 +41,7 @@ mod dynamic;
 pub mod hash;
 mod history;
 mod hold;
+pub mod marks;
 pub mod observed;
 mod pause;
 mod phase;
@@ -60,6 +63,7 @@ mod time;
 mod traffic;
 mod turn;
 mod waits;
+mod workload;
 
 pub use decide::decide;
 pub use decision::{Action, Decision};

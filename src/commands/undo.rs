@@ -8,6 +8,7 @@ use kube::core::Selector;
 use serde_json::{Value, json};
 use sidestep_control::api::labels::{POD_TEMPLATE_HASH, REVISION};
 use sidestep_control::api::{ReplicaSet, Rollout};
+use sidestep_control::rollout::affinity;
 
 use super::print;
 use super::rollouts::Rollouts;
@@ -147,6 +148,7 @@ fn own_template(replica_set: &ReplicaSet) -> Value {
             .flatten()
             .for_each(|(key, _)| remove(&mut template, field, key));
     }
+    affinity::take_out(&mut template);
     template
 }
 

@@ -164,6 +164,8 @@ fn found(workload: &Object) -> Workload {
     Workload::Found {
         template: at("/spec/template"),
         selector: serde_json::from_value(at("/spec/selector")).unwrap_or_default(),
+        generation: 0,
+        replicas: None,
     }
 }
 

@@ -10,6 +10,8 @@ pub const REVISION: &str = "rollout.argoproj.io/revision";
 pub const REVISION_HISTORY: &str = "rollout.argoproj.io/revision-history";
 /// Annotation on ReplicaSets: `spec.replicas` of the Rollout when this ReplicaSet was last scaled, decimal.
 pub const DESIRED_REPLICAS: &str = "rollout.argoproj.io/desired-replicas";
+/// Annotation on ReplicaSets: JSON of the labels and annotations that its pods carry for the part they play.
+pub const EPHEMERAL_METADATA: &str = "rollout.argoproj.io/ephemeral-metadata";
 /// Annotation on ReplicaSets: RFC 3339 time from which it may be scaled to zero. Argo gives it no prefix.
 pub const SCALE_DOWN_DEADLINE: &str = "scale-down-deadline";
 /// Annotation on Rollouts: generation of the workload that `workloadRef` names.

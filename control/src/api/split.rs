@@ -134,6 +134,9 @@ pub struct Memory {
     /// Revisions that were stable before and still have pods: going back to one of them is fast (blue-green).
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub proven: BTreeSet<String>,
+    /// Pods that the Deployment of `workloadRef` was last scaled to for the Rollout's sake.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workload_pods: Option<i32>,
     /// A revision that another controller named, and that is the spec's template nonetheless.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adopted: Option<Adopted>,

@@ -23,6 +23,8 @@ use crate::cache::Cache;
 use crate::rollout::Action;
 use crate::rollout::decision::NewReplicaSet;
 
+mod marks;
+
 /// Writes what was decided on one scene.
 #[derive(Debug)]
 pub struct Writer<'a> {
@@ -154,6 +156,26 @@ impl<'a> Writer<'a> {
                 self.patch::<AnalysisRun>(name, json!({"spec": {"terminate": true}}), Part::Whole)
                     .await
             }
+            Action::MarkPods {
+                replica_set,
+                labels,
+                annotations,
+                note,
+            } => {
+                self.mark_pods(replica_set, labels, annotations, note.as_ref())
+                    .await
+            }
+            Action::KeepApart {
+                replica_set,
+                required,
+                preferred,
+            } => self.keep_apart(replica_set, required, preferred).await,
+            Action::NoteWorkload { generation } => {
+                let annotations = json!({labels::WORKLOAD_GENERATION: generation});
+                self.patch_rollout(json!({"metadata": {"annotations": annotations}}))
+                    .await
+            }
+            Action::ScaleWorkload { name, to } => self.scale_workload(name, *to).await,
             Action::EvictPod { name, uid } => self.evict(name, uid).await,
             Action::DeleteReplicaSet { name } => self.delete::<ReplicaSet>(name).await,
             Action::DeleteAnalysisRun { name } => self.delete::<AnalysisRun>(name).await,

@@ -59,6 +59,9 @@ pub struct Deployment {
 /// What is wanted of a Deployment.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct DeploymentSpec {
+    /// Pods wanted; absent means 1.
+    #[serde(default)]
+    pub replicas: Option<i32>,
     /// Which pods are its own.
     #[serde(default)]
     pub selector: Option<LabelSelector>,

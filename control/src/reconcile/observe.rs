@@ -395,7 +395,12 @@ async fn workload(
     reference: &WorkloadRef,
 ) -> Result<Option<Workload>, Error> {
     let name = reference.name.as_deref().unwrap_or_default();
-    let found = |template: Value, selector| Workload::Found { template, selector };
+    let found = |template: Value, selector, metadata: &ObjectMeta, replicas| Workload::Found {
+        template,
+        selector,
+        generation: metadata.generation.unwrap_or_default(),
+        replicas,
+    };
     let missing =
         |plural: &str| Workload::Missing(format!("{plural} \"{namespace}/{name}\" not found"));
     let workload = match reference.kind.as_deref() {
@@ -407,6 +412,8 @@ async fn workload(
                 found(
                     deployment.spec.template.clone(),
                     deployment.spec.selector.clone(),
+                    &deployment.metadata,
+                    Some(deployment.spec.replicas.unwrap_or(1)),
                 )
             })
             .unwrap_or_else(|| missing("deployments.apps")),
@@ -416,8 +423,15 @@ async fn workload(
                 .get_opt(name)
                 .await
                 .map_err(|source| Error::api("reading the workload", source))?;
-            set.map(|set| found(set.spec.template, Some(set.spec.selector)))
-                .unwrap_or_else(|| missing("replicasets.apps"))
+            set.map(|set| {
+                found(
+                    set.spec.template,
+                    Some(set.spec.selector),
+                    &set.metadata,
+                    None,
+                )
+            })
+            .unwrap_or_else(|| missing("replicasets.apps"))
         }
         Some("PodTemplate") => {
             let api: Api<PodTemplate> = Api::namespaced(context.client.clone(), namespace);
@@ -425,10 +439,12 @@ async fn workload(
                 .get_opt(name)
                 .await
                 .map_err(|source| Error::api("reading the workload", source))?;
-            let template = template
-                .map(|template| serde_json::to_value(template.template).unwrap_or_default());
+            let read = |template: PodTemplate| {
+                let value = serde_json::to_value(template.template).unwrap_or_default();
+                found(value, None, &template.metadata, None)
+            };
             template
-                .map(|template| found(template, None))
+                .map(read)
                 .unwrap_or_else(|| missing("podtemplates"))
         }
         _ => return Ok(None),

@@ -14,7 +14,7 @@
 use super::plan::BlueGreen;
 use super::state::State;
 use super::turn::Turn;
-use super::{history, hold, restart, revision, waits};
+use super::{affinity, history, hold, marks, restart, revision, waits, workload};
 use crate::rollout::observed::RunPhase;
 
 mod cutover;
@@ -27,6 +27,7 @@ mod split;
 /// One look, in the order of R3.5, but that the gate comes before the sizes: what has passed grows in the same turn.
 pub(super) fn take(turn: &mut Turn<'_>, strategy: &BlueGreen) {
     hold::declare(turn);
+    workload::note(turn);
     forget_the_canary(turn);
     cutover::read_selectors(turn, strategy);
     revision::sync(turn);
@@ -34,6 +35,8 @@ pub(super) fn take(turn: &mut Turn<'_>, strategy: &BlueGreen) {
     if promotion::reset_if_changed(turn) {
         return;
     }
+    marks::reconcile(turn);
+    affinity::reconcile(turn);
     runs::judge(turn);
     history::clean(turn);
     let open = gate::is_open(turn, strategy);
@@ -44,6 +47,7 @@ pub(super) fn take(turn: &mut Turn<'_>, strategy: &BlueGreen) {
     runs::follow(turn, strategy);
     restart::reconcile(turn);
     promotion::advance(turn, strategy);
+    workload::make_room(turn);
     waits::name(turn);
 }
 

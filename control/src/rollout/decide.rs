@@ -8,8 +8,8 @@ use super::plan::{Plan, Strategy};
 use super::state::State;
 use super::turn::Turn;
 use super::{
-    bluegreen, conditions, history, hold, pause, promotion, restart, revision, rollback, runs,
-    scale, services, traffic, waits,
+    affinity, bluegreen, conditions, history, hold, marks, pause, promotion, restart, revision,
+    rollback, runs, scale, services, traffic, waits, workload,
 };
 
 /// Decides what a rollout does next.
@@ -58,11 +58,14 @@ fn canary(turn: &mut Turn<'_>) {
         return;
     }
     hold::declare(turn);
+    workload::note(turn);
     rollback::skip_steps(turn);
     revision::sync(turn);
     if hold::wait(turn) {
         return;
     }
+    marks::reconcile(turn);
+    affinity::reconcile(turn);
     runs::judge(turn);
     history::clean(turn);
     services::switch(turn);
@@ -78,5 +81,6 @@ fn canary(turn: &mut Turn<'_>) {
     }
     restart::reconcile(turn);
     promotion::advance(turn);
+    workload::make_room(turn);
     waits::name(turn);
 }

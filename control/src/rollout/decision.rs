@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
+use super::marks::Changes;
 use super::split::Split;
 use crate::api::analysis::AnalysisRun;
 use crate::api::rollout::RolloutStatus;
@@ -99,6 +100,38 @@ pub enum Action {
         name: String,
         /// Its uid: another pod of that name stays.
         uid: String,
+    },
+    /// Changes labels and annotations of a ReplicaSet's template and, in place, of its pods.
+    MarkPods {
+        /// Its name.
+        replica_set: String,
+        /// Labels.
+        labels: Changes,
+        /// Annotations.
+        annotations: Changes,
+        /// What the ReplicaSet's annotation says of them; none removes it.
+        note: Option<String>,
+    },
+    /// Writes the terms of a ReplicaSet's template that keep its pods off nodes; pods that exist stay.
+    KeepApart {
+        /// Its name.
+        replica_set: String,
+        /// All terms that must hold.
+        required: Vec<Value>,
+        /// All terms that should hold.
+        preferred: Vec<Value>,
+    },
+    /// Merge-patches the Rollout's annotation with the generation of the workload that it follows.
+    NoteWorkload {
+        /// The generation.
+        generation: String,
+    },
+    /// Scales the Deployment that `workloadRef` names.
+    ScaleWorkload {
+        /// Its name.
+        name: String,
+        /// Pods it gets.
+        to: i32,
     },
     /// Deletes a ReplicaSet that has no pods.
     DeleteReplicaSet {

@@ -19,12 +19,14 @@ mod invalid;
 mod pingpong;
 mod pods;
 mod references;
+mod roles;
 mod routers;
 mod routes;
 mod strategy;
 mod unsupported;
 
 pub use invalid::{Fault, Invalid, refuse};
+pub use roles::{Apart, Marks, Roles};
 pub use routers::{Foreign, RouterObject, named as named_routers, root_services};
 
 use invalid::Complaints;
@@ -54,6 +56,10 @@ pub enum Workload {
         template: Value,
         /// Its selector.
         selector: Option<LabelSelector>,
+        /// Counts changes of its spec; 0 where its kind has none.
+        generation: i64,
+        /// Pods wanted of a Deployment; none of another kind.
+        replicas: Option<i32>,
     },
     /// Why it cannot be used, in the API server's words: `deployments.apps "ns/name" not found`.
     Missing(String),
@@ -88,12 +94,40 @@ pub struct Plan {
     pub run_history: RunHistory,
     /// How the new revision takes over.
     pub strategy: Strategy,
+    /// What pods carry for the part they play.
+    pub roles: Roles,
+    /// The workload whose template this is, where it is another's.
+    pub workload: Option<Referred>,
     /// What becomes of `trafficRouting` blocks of other routers.
     pub foreign: Foreign,
     /// The Rollout itself, for the arguments of its analyses.
     pub rollout: Rollout,
     /// The templates of its analyses.
     pub templates: Templates,
+}
+
+/// The workload that a `workloadRef` names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Referred {
+    /// Its name.
+    pub name: String,
+    /// Counts changes of its spec.
+    pub generation: i64,
+    /// Pods wanted of a Deployment; none of another kind.
+    pub replicas: Option<i32>,
+    /// When a Deployment is scaled down.
+    pub scale_down: ScaleDown,
+}
+
+/// When a Deployment is scaled down in favour of the Rollout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScaleDown {
+    /// That is for a person.
+    Never,
+    /// When the first revision is Healthy.
+    OnSuccess,
+    /// Pod by pod, as the first revision's become ready.
+    Progressively,
 }
 
 /// Finished AnalysisRuns kept.
@@ -377,19 +411,49 @@ pub fn plan(rollout: &Rollout, references: &References) -> Result<Plan, Vec<Inva
     times(&rollout.spec, &mut complaints);
     let spec = pingpong::plain(rollout, &mut complaints);
     let strategy = strategy::parse(rollout, &spec, &mut complaints);
+    let selector = pods.as_ref().map(|pods| &pods.selector);
+    let roles = roles::parse(&rollout.spec, selector, &mut complaints);
     if let (true, Some(strategy), Some(pods)) = (complaints.are_none(), &strategy, &pods) {
         references::check(rollout, strategy, &pods.labels, references, &mut complaints);
     }
     unsupported::refuse(rollout, &mut complaints);
     match (strategy, pods) {
         (Some(strategy), Some(pods)) if complaints.are_none() => {
-            Ok(assemble(rollout, references, strategy, pods))
+            Ok(assemble(rollout, references, strategy, pods, roles))
         }
         _ => Err(complaints.0),
     }
 }
 
-fn assemble(rollout: &Rollout, references: &References, strategy: Strategy, pods: Pods) -> Plan {
+fn referred(spec: &RolloutSpec, references: &References) -> Option<Referred> {
+    let reference = spec.workload_ref.as_ref()?;
+    let Some(Workload::Found {
+        generation,
+        replicas,
+        ..
+    }) = &references.workload
+    else {
+        return None;
+    };
+    Some(Referred {
+        name: reference.name.clone().unwrap_or_default(),
+        generation: *generation,
+        replicas: *replicas,
+        scale_down: match reference.scale_down.as_deref() {
+            Some("onsuccess") => ScaleDown::OnSuccess,
+            Some("progressively") => ScaleDown::Progressively,
+            Some(_) | None => ScaleDown::Never,
+        },
+    })
+}
+
+fn assemble(
+    rollout: &Rollout,
+    references: &References,
+    strategy: Strategy,
+    pods: Pods,
+    roles: Roles,
+) -> Plan {
     let spec = &rollout.spec;
     let count = |count: Option<i32>, default| {
         count.map_or(default, |count| usize::try_from(count).unwrap_or(0))
@@ -414,6 +478,8 @@ fn assemble(rollout: &Rollout, references: &References, strategy: Strategy, pods
             unsuccessful: count(kept.unsuccessful_run_history_limit, 5),
         },
         strategy,
+        roles,
+        workload: referred(spec, references),
         foreign: routers::judge(rollout, &references.live_routers),
         rollout: rollout.clone(),
         templates: references.templates.clone(),

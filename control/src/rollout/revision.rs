@@ -10,8 +10,8 @@ use super::decision::{Action, Decision, Event, EventKind, NewReplicaSet};
 use super::observed::{Observed, Revision};
 use super::plan::Plan;
 use super::state::State;
-use super::template;
 use super::turn::Turn;
+use super::{affinity, marks, template};
 use crate::api::labels;
 use crate::api::split::Adopted;
 
@@ -39,7 +39,7 @@ pub(super) fn find<'a>(plan: &Plan, was: &State, observed: &'a Observed) -> Opti
             )
         })
         .or_else(|| {
-            let alike = |set: &&Revision| template::is_made_of(&set.template, &plan.template);
+            let alike = |set: &&Revision| template::is_made_of(set, &plan.template);
             observed
                 .revisions
                 .iter()
@@ -115,7 +115,7 @@ pub(super) fn create(plan: &Plan, was: &State, observed: &Observed, now: Timesta
             ),
         ],
         actions: vec![
-            Action::CreateReplicaSet(blank(plan, observed, name, hash, number)),
+            Action::CreateReplicaSet(blank(plan, was, observed, name, hash, number)),
             Action::AnnotateRollout { revision: number },
         ],
         status: next.status(),
@@ -131,6 +131,7 @@ fn updated_message(number: i64) -> String {
 /// R1.1.
 fn blank(
     plan: &Plan,
+    was: &State,
     observed: &Observed,
     name: String,
     hash: String,
@@ -147,6 +148,10 @@ fn blank(
     annotations.insert(labels::REVISION.to_owned(), number.to_string());
     let replicas = plan.replicas.unwrap_or(1);
     annotations.insert(labels::DESIRED_REPLICAS.to_owned(), replicas.to_string());
+    marks::put(plan, was.stable.is_none(), &mut template, &mut annotations);
+    if let (Some(apart), Some(stable)) = (plan.roles.apart, &was.stable) {
+        affinity::put(&mut template, apart, stable, &observed.rollout.namespace);
+    }
     NewReplicaSet {
         name,
         hash,

@@ -55,6 +55,8 @@ pub struct State {
     pub background_run: Option<AnalysisRunSummary>,
     /// What the blue-green strategy remembers.
     pub blue_green: BlueGreenStatus,
+    /// Generation of the workload that `workloadRef` names, as a string.
+    pub workload: Option<String>,
     /// Conditions, in the order of their last rewrite.
     pub conditions: Vec<RolloutCondition>,
     /// Times of the update.
@@ -167,6 +169,7 @@ impl State {
             step_run: canary.current_step_analysis_run_status.clone(),
             background_run: canary.current_background_analysis_run_status.clone(),
             blue_green: status.blue_green.clone(),
+            workload: status.workload_observed_generation.clone(),
             conditions: status.conditions.clone(),
             duration: status.duration.clone(),
             memory: memory.clone(),
@@ -211,6 +214,7 @@ impl State {
                 ..self.others.canary.clone()
             },
             blue_green: self.blue_green.clone(),
+            workload_observed_generation: self.workload.clone(),
             conditions: self.conditions.clone(),
             duration: self.duration.clone(),
             ..self.others.clone()

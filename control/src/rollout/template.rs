@@ -5,13 +5,18 @@
 
 use serde_json::Value;
 
-use super::quantity;
+use super::observed::Revision;
+use super::{affinity, marks, quantity};
 use crate::api::labels;
 
 /// Whether the live template is what the API server makes of the desired one.
-pub(super) fn is_made_of(live: &Value, desired: &Value) -> bool {
-    let (live, desired) = (without_hash(live), without_hash(desired));
-    covers("", &live, &desired)
+///
+/// What the controller has put into the live one does not count: the hash, marks of its part, a distance from stable's pods.
+pub(super) fn is_made_of(live: &Revision, desired: &Value) -> bool {
+    let (mut template, desired) = (without_hash(&live.template), without_hash(desired));
+    marks::take_out(&live.annotations, &mut template);
+    affinity::take_out(&mut template);
+    covers("", &template, &desired)
 }
 
 /// The template without the label that the controller adds.
@@ -156,7 +161,11 @@ mod tests {
     fn check(change: impl FnOnce(&mut Value), same: bool) {
         let mut live = live();
         change(&mut live);
-        assert_eq!(is_made_of(&live, &desired()), same, "{live:#}");
+        assert_eq!(
+            covers("", &without_hash(&live), &desired()),
+            same,
+            "{live:#}"
+        );
     }
 
     #[test]
@@ -164,7 +173,7 @@ mod tests {
         check(|_| {}, true);
         check(|live| live["spec"]["serviceAccount"] = json!("robot"), true);
         assert!(
-            is_made_of(&desired(), &live()),
+            covers("", &desired(), &without_hash(&live())),
             "a template that spells the defaults out"
         );
     }

@@ -7,6 +7,7 @@ mod golden;
 mod model;
 mod pingpong;
 mod restart;
+mod roles;
 mod rollback;
 mod routers;
 mod takeover;

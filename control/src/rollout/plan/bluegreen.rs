@@ -15,7 +15,6 @@ pub(super) fn parse(
 ) -> BlueGreen {
     check_services(written, complaints);
     check_limit(rollout, written, complaints);
-    strategy::check_affinity(written.anti_affinity.as_ref(), complaints);
     check_numbers(written, complaints);
     BlueGreen {
         active_service: written.active_service.clone(),

@@ -94,10 +94,17 @@ fn resolve(
         );
         return None;
     }
+    let scale_down = reference.scale_down.as_deref().unwrap_or_default();
+    let known = ["never", "onsuccess", "progressively"];
+    if !scale_down.is_empty() && !known.contains(&scale_down) {
+        complaints.not_one_of("spec.workloadRef.scaleDown", scale_down, &known);
+    }
     match &references.workload {
         Some(Workload::Found {
             template,
             selector: found,
+            generation: _,
+            replicas: _,
         }) => Some((selector.or_else(|| found.clone()), template.clone())),
         Some(Workload::Missing(why)) => {
             complaints.bare(field, why);

@@ -72,7 +72,6 @@ fn parse_canary(canary: &CanaryStrategy, complaints: &mut Complaints) -> Canary 
     let parsed = parsed
         .filter_map(|(index, step)| parse_step(canary, index, step, whole, complaints))
         .collect();
-    check_affinity(canary.anti_affinity.as_ref(), complaints);
     Canary {
         steps: parsed,
         step_hash: step_hash(steps),
@@ -530,34 +529,5 @@ fn parse_scale(field: &str, scale: &SetCanaryScale, complaints: &mut Complaints)
         (false, Some(pods), _) => CanaryScale::Replicas(pods),
         (false, None, Some(weight)) => CanaryScale::Weight(weight),
         (true, _, _) | (false, None, None) => CanaryScale::MatchTrafficWeight,
-    }
-}
-
-pub(super) fn check_affinity(affinity: Option<&Value>, complaints: &mut Complaints) {
-    let Some(affinity) = affinity else {
-        return;
-    };
-    let preferred = affinity.get("preferredDuringSchedulingIgnoredDuringExecution");
-    let required = affinity
-        .get("requiredDuringSchedulingIgnoredDuringExecution")
-        .is_some();
-    if preferred.is_some() == required {
-        let value = format!(
-            "antiAffinity.PreferredDuringSchedulingIgnoredDuringExecution: {} antiAffinity.RequiredDuringSchedulingIgnoredDuringExecution: {required}",
-            preferred.is_some()
-        );
-        complaints.text(
-            "spec.strategy.antiAffinity",
-            &value,
-            "AntiAffinity must have exactly one strategy listed",
-        );
-    }
-    let weight = preferred.map(|preferred| preferred["weight"].as_i64().unwrap_or(0));
-    if let Some(weight) = weight.filter(|weight| !(1..=100).contains(weight)) {
-        complaints.value(
-            "spec.strategy.antiAffinity.weight",
-            weight,
-            "AntiAffinity weight must be between 1-100",
-        );
     }
 }

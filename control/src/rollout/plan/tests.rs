@@ -377,12 +377,10 @@ fn affinity() {
         "preferredDuringSchedulingIgnoredDuringExecution": {"weight": 1},
         "requiredDuringSchedulingIgnoredDuringExecution": {},
     });
-    let refused = "spec.strategy.canary.antiAffinity: not supported by this version";
     check(
         &canary(&json!({"antiAffinity": both})),
         &[
             r#"spec.strategy.antiAffinity: Invalid value: "antiAffinity.PreferredDuringSchedulingIgnoredDuringExecution: true antiAffinity.RequiredDuringSchedulingIgnoredDuringExecution: true": AntiAffinity must have exactly one strategy listed"#,
-            refused,
         ],
     );
     let heavy = json!({"preferredDuringSchedulingIgnoredDuringExecution": {"weight": 101}});
@@ -390,7 +388,17 @@ fn affinity() {
         &canary(&json!({"antiAffinity": heavy})),
         &[
             "spec.strategy.antiAffinity.weight: Invalid value: 101: AntiAffinity weight must be between 1-100",
-            refused,
+        ],
+    );
+}
+
+#[test]
+fn marks_leave_selected_labels_alone() {
+    let metadata = json!({"labels": {"app": "other", "role": "canary"}});
+    check(
+        &canary(&json!({"canaryMetadata": metadata, "stableMetadata": {}})),
+        &[
+            r#"spec.strategy.canary.canaryMetadata.labels[app]: Invalid value: "other": must not be a label that pods are selected by"#,
         ],
     );
 }
@@ -518,19 +526,14 @@ fn workloads() {
     references.workload = Some(Workload::Found {
         template: template.clone(),
         selector: None,
+        generation: 1,
+        replicas: Some(2),
     });
     assert_eq!(plan(&parsed, &references).unwrap().template, template);
 }
 
 #[test]
 fn what_is_not_done_is_refused() {
-    check(
-        &canary(&json!({"canaryMetadata": {}, "stableMetadata": {}})),
-        &[
-            "spec.strategy.canary.canaryMetadata: not supported by this version",
-            "spec.strategy.canary.stableMetadata: not supported by this version",
-        ],
-    );
     check(
         &canary(
             &json!({"trafficRouting": {"managedRoutes": [{"name": "h"}]}, "stableService": "s"}),
@@ -649,14 +652,6 @@ fn blue_green_specs() {
             json!({"antiAffinity": {}}),
             vec![
                 r#"spec.strategy.antiAffinity: Invalid value: "antiAffinity.PreferredDuringSchedulingIgnoredDuringExecution: false antiAffinity.RequiredDuringSchedulingIgnoredDuringExecution: false": AntiAffinity must have exactly one strategy listed"#,
-                "spec.strategy.blueGreen.antiAffinity: not supported by this version",
-            ],
-        ),
-        (
-            json!({"previewMetadata": {}, "activeMetadata": {}}),
-            vec![
-                "spec.strategy.blueGreen.previewMetadata: not supported by this version",
-                "spec.strategy.blueGreen.activeMetadata: not supported by this version",
             ],
         ),
     ];

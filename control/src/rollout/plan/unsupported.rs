@@ -2,69 +2,15 @@
 
 use super::invalid::Complaints;
 use super::routers;
-use crate::api::rollout::{BlueGreenStrategy, CanaryStep, CanaryStrategy, Rollout, TrafficRouting};
+use crate::api::rollout::{CanaryStep, CanaryStrategy, Rollout, TrafficRouting};
 
 pub(super) fn refuse(rollout: &Rollout, complaints: &mut Complaints) {
-    let spec = &rollout.spec;
-    let scale_down = spec
-        .workload_ref
-        .as_ref()
-        .and_then(|workload| workload.scale_down.as_deref());
-    let top = [(
-        "spec.workloadRef.scaleDown",
-        scale_down.is_some_and(|when| when != "never"),
-    )];
-    all(&top, complaints);
-    if let Some(canary) = &spec.strategy.canary {
+    if let Some(canary) = &rollout.spec.strategy.canary {
         refuse_canary(canary, complaints);
-    }
-    if let Some(blue_green) = &spec.strategy.blue_green {
-        refuse_blue_green(blue_green, complaints);
-    }
-}
-
-fn refuse_blue_green(blue_green: &BlueGreenStrategy, complaints: &mut Complaints) {
-    let fields = [
-        (
-            "spec.strategy.blueGreen.antiAffinity",
-            blue_green.anti_affinity.is_some(),
-        ),
-        (
-            "spec.strategy.blueGreen.previewMetadata",
-            blue_green.preview_metadata.is_some(),
-        ),
-        (
-            "spec.strategy.blueGreen.activeMetadata",
-            blue_green.active_metadata.is_some(),
-        ),
-    ];
-    all(&fields, complaints);
-}
-
-fn all(fields: &[(&str, bool)], complaints: &mut Complaints) {
-    for (field, used) in fields {
-        if *used {
-            complaints.not_implemented(*field);
-        }
     }
 }
 
 fn refuse_canary(canary: &CanaryStrategy, complaints: &mut Complaints) {
-    let fields = [
-        (
-            "spec.strategy.canary.antiAffinity",
-            canary.anti_affinity.is_some(),
-        ),
-        (
-            "spec.strategy.canary.canaryMetadata",
-            canary.canary_metadata.is_some(),
-        ),
-        (
-            "spec.strategy.canary.stableMetadata",
-            canary.stable_metadata.is_some(),
-        ),
-    ];
-    all(&fields, complaints);
     for (index, step) in canary.steps.iter().flatten().enumerate() {
         refuse_step(index, step, complaints);
     }

@@ -12,7 +12,7 @@ use crate::rollout::decision::{Action, Decision};
 use crate::rollout::observed::{
     Fleet, Metadata, Observed, Pod, Revision, Run, RunPhase, Service, WrittenSplit,
 };
-use crate::rollout::plan::{self, References, plan};
+use crate::rollout::plan::{self, References, Workload, plan};
 use crate::rollout::{Plan, State, decide};
 
 /// A pod of the ReplicaSet that is not about to go.
@@ -34,6 +34,8 @@ pub(crate) struct Model {
     pub(crate) runs: Vec<Run>,
     pub(crate) split: Option<WrittenSplit>,
     pub(crate) templates: crate::analysis::template::Templates,
+    /// What `workloadRef` leads to.
+    pub(crate) workload: Option<Workload>,
     /// Objects of other routers that are live.
     pub(crate) live_routers: Vec<plan::RouterObject>,
     /// Names of the proxies.
@@ -111,6 +113,7 @@ impl Model {
             runs: Vec::new(),
             split: None,
             templates: crate::analysis::template::Templates::default(),
+            workload: None,
             live_routers: Vec::new(),
             proxies: vec!["proxy-1".to_owned(), "proxy-2".to_owned()],
             serving: BTreeMap::new(),
@@ -159,6 +162,7 @@ impl Model {
         let references = References {
             services: self.services.clone(),
             templates: self.templates.clone(),
+            workload: self.workload.clone(),
             live_routers: self.live_routers.clone(),
             ..References::default()
         };
@@ -476,6 +480,52 @@ impl Model {
                 set.pods -= 1;
                 set.ready = (set.ready - 1).max(0);
                 set.available = (set.available - 1).max(0);
+            }
+            Action::MarkPods {
+                replica_set,
+                labels,
+                annotations,
+                note,
+            } => {
+                let set = self.set_named(&replica_set);
+                for (field, changes) in [("labels", labels), ("annotations", annotations)] {
+                    for (key, value) in changes {
+                        set.template["metadata"][field][key] = json!(value);
+                    }
+                    if let Some(map) = set.template["metadata"][field].as_object_mut() {
+                        map.retain(|_, value| !value.is_null());
+                    }
+                }
+                set.annotations.remove(labels::EPHEMERAL_METADATA);
+                let key = labels::EPHEMERAL_METADATA.to_owned();
+                set.annotations.extend(note.map(|note| (key, note)));
+            }
+            Action::KeepApart {
+                replica_set,
+                required,
+                preferred,
+            } => {
+                let affinity = json!({
+                    "requiredDuringSchedulingIgnoredDuringExecution": required,
+                    "preferredDuringSchedulingIgnoredDuringExecution": preferred,
+                });
+                let template = &mut self.set_named(&replica_set).template;
+                template["spec"]["affinity"]["podAntiAffinity"] = affinity;
+            }
+            Action::NoteWorkload { generation } => {
+                let key = labels::WORKLOAD_GENERATION.to_owned();
+                self.metadata.annotations.insert(key, generation);
+            }
+            Action::ScaleWorkload { name: _, to } => {
+                let Some(Workload::Found {
+                    generation,
+                    replicas,
+                    ..
+                }) = &mut self.workload
+                else {
+                    panic!("no Deployment");
+                };
+                (*generation, *replicas) = (*generation + 1, Some(to));
             }
             Action::DeleteReplicaSet { name } => self.sets.retain(|set| set.name != name),
             Action::DeleteAnalysisRun { name } => self.runs.retain(|run| run.name != name),
