@@ -88,7 +88,8 @@ pub struct Limits {
     /// Idle connections kept to one endpoint by one worker. Default 256: a burst of a few hundred answers at once closes nothing
     /// that the next moment needs; what stays idle is closed after [`Deadlines::upstream_idle`].
     pub idle_per_endpoint: NonZeroUsize,
-    /// Idle connections kept to all endpoints by the whole process. Default 4,096: far below usual file limits.
+    /// Idle connections kept to all endpoints by the whole process, the same part by each worker. Default 4,096: far below usual file
+    /// limits.
     pub idle_per_process: NonZeroUsize,
     /// Bytes of a request body that are kept so that it can be sent again. Default 64 KiB (data-plane rules, section 5).
     pub replay_bytes: usize,

@@ -102,7 +102,6 @@ impl Proxy {
             config: Arc::clone(&config),
             instance: HeaderValue::from_str(&instance).expect("hexadecimal digits"),
             epoch,
-            idle: Arc::default(),
             access,
         };
         let (stage, _) = watch::channel(Stage::Serving);

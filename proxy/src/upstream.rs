@@ -9,7 +9,6 @@ use std::collections::VecDeque;
 use std::error::Error as _;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -43,8 +42,8 @@ struct Shared {
     tasks: Tasks,
     clock: CoarseClock,
     live: Rc<live::Worker>,
-    /// Idle HTTP/1 connections of the whole process.
-    idle: Arc<AtomicUsize>,
+    /// Idle HTTP/1 connections this worker may keep: its part of what the process may, so that no request counts on shared memory.
+    idle_max: u64,
     closing: Cell<bool>,
 }
 
@@ -62,32 +61,30 @@ impl Shared {
     }
 
     fn idles(&self) {
-        self.idle.fetch_add(1, Ordering::Relaxed);
         self.live.front().upstream_idle.add(1);
     }
 
     fn idle_no_more(&self, connections: usize) {
-        self.idle.fetch_sub(connections, Ordering::Relaxed);
         self.live.front().upstream_idle.take(connections as u64);
     }
 }
 
 impl Pool {
-    /// An empty pool. `idle` counts the idle connections of all pools of the process.
+    /// An empty pool.
     pub(crate) fn new(
         config: Arc<Config>,
         tasks: Tasks,
         clock: CoarseClock,
         live: Rc<live::Worker>,
-        idle: Arc<AtomicUsize>,
     ) -> Self {
         let closing = Cell::new(false);
+        let idle_max = (config.limits.idle_per_process.get() / config.workers.get()).max(1);
         let shared = Shared {
             config,
             tasks,
             clock,
             live,
-            idle,
+            idle_max: idle_max as u64,
             closing,
         };
         Self {
@@ -287,7 +284,7 @@ impl Line {
         let mut idle = self.idle.borrow_mut();
         if self.is_closing()
             || idle.len() >= limits.idle_per_endpoint.get()
-            || self.shared.idle.load(Ordering::Relaxed) >= limits.idle_per_process.get()
+            || self.shared.live.front().upstream_idle.value() >= self.shared.idle_max
         {
             return;
         }

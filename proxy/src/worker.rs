@@ -6,7 +6,6 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use http::HeaderValue;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
@@ -60,8 +59,6 @@ pub(crate) struct Common {
     pub(crate) instance: HeaderValue,
     /// Where the clocks of all workers begin.
     pub(crate) epoch: Instant,
-    /// Idle connections to endpoints, of all workers.
-    pub(crate) idle: Arc<AtomicUsize>,
     pub(crate) access: Option<access::Log>,
 }
 
@@ -108,18 +105,11 @@ impl Local {
             config,
             instance,
             epoch,
-            idle,
             access,
         } = common;
         let (ticker, tasks, live) = (Ticker::new(epoch), Tasks::default(), seat.take(seed));
         let clock = ticker.clock().clone();
-        let pool = Pool::new(
-            Arc::clone(&config),
-            tasks.clone(),
-            clock,
-            Rc::clone(&live),
-            idle,
-        );
+        let pool = Pool::new(Arc::clone(&config), tasks.clone(), clock, Rc::clone(&live));
         let stage = Cell::new(Stage::Serving);
         Rc::new(Self {
             config,

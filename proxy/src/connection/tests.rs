@@ -27,7 +27,6 @@ fn run<F: Future<Output = ()>>(test: impl FnOnce(Rc<Local>) -> F) {
             config: Arc::new(Config::new(Vec::new())),
             instance: HeaderValue::from_static("a1"),
             epoch,
-            idle: Arc::default(),
             access: None,
         };
         let local = Local::new(common, seats.remove(0), 1);
