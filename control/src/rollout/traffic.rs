@@ -85,7 +85,7 @@ fn trial<'a>(turn: &mut Turn<'a>, routing: &Routing, stable: &Revision) -> Optio
 /// The canary's weight now (R8.1); none where nothing is to change (R8.2).
 fn weight(turn: &mut Turn<'_>, routing: &Routing, stable: &Revision) -> Option<i32> {
     let recorded = turn.was.weights.is_some();
-    let at = weight_in_force(turn);
+    let at = weight_in_force(turn, routing);
     if turn.is_promoted() {
         let goes = recorded || is_enough(turn, stable, turn.replicas);
         return goes.then_some(0);
@@ -142,24 +142,19 @@ fn is_enough(turn: &Turn<'_>, set: &Revision, target: i32) -> bool {
 }
 
 /// The weight that the new revision has: recorded, and written. Where the two differ somebody has edited the Split, or a turn was
-/// broken off, and only the lower one is known to have its pods.
-fn weight_in_force(turn: &Turn<'_>) -> i32 {
+/// broken off, and only the lower one is known to have its pods. Where sizes follow weights, stable need not have them for the lower
+/// one either, and what proxies may serve is what counts.
+fn weight_in_force(turn: &Turn<'_>, routing: &Routing) -> i32 {
     let hash = turn.new.hash.as_str();
-    let written = turn
-        .observed
-        .split
-        .as_ref()
-        .map(|written| shares(&written.split));
-    let written = written
-        .and_then(|shares| shares.get(hash).copied())
-        .unwrap_or(0);
+    let written = turn.observed.split.as_ref();
+    let written = written.and_then(|written| shares(&written.split).get(hash).copied());
+    let written = i32::try_from(written.unwrap_or(0)).unwrap_or(i32::MAX);
+    if routing.dynamic {
+        return written.min(routing.whole);
+    }
     let canary = turn.was.weights.as_ref().map(|weights| &weights.canary);
     let recorded = canary.filter(|canary| canary.pod_template_hash.as_deref() == Some(hash));
-    recorded.map_or(0, |canary| {
-        canary
-            .weight
-            .min(i32::try_from(written).unwrap_or(i32::MAX))
-    })
+    recorded.map_or(0, |canary| canary.weight.min(written))
 }
 
 /// Writes the weights to the status, unverified where they differ. Returns whether they do.

@@ -237,3 +237,19 @@ fn a_canary_scale_keeps_stable_as_argo_does() {
     model.run_ready();
     assert_eq!(balance(&model), (8, 2, (20, 80)));
 }
+
+// What the walks found.
+
+#[test]
+fn a_weight_that_was_not_noted_waits_for_stable_all_the_same() {
+    // A turn died between the Split, with weight 60, and the status, with 20; then the steps asked for 0.
+    let mut model = updated(10, &[20, 60]);
+    model.promote();
+    model.run_ready();
+    model.status.canary.weights.as_mut().unwrap().canary.weight = 0;
+    model.edit(|spec| spec["strategy"]["canary"]["steps"] = pause_at(&[0]));
+    model.run();
+    assert_eq!(balance(&model), (10, 6, (60, 40)));
+    model.run_ready();
+    assert_eq!(balance(&model), (10, 0, (0, 100)));
+}

@@ -235,7 +235,7 @@ fn allowed(model: &Model, decision: &Decision, routed: bool) {
     evictions_leave_enough(model, decision);
     for action in &decision.actions {
         if let Action::WriteSplit(split) = action {
-            raise_is_carried(model, split);
+            raise_is_carried(model, decision, split);
             stable_is_not_overrun(model, split);
         }
         if let Action::ScaleReplicaSet { name, from, to, .. } = action
@@ -295,8 +295,8 @@ fn evictions_leave_enough(model: &Model, decision: &Decision) {
     assert!(left >= least, "{left} of {least} left: {decision:#?}");
 }
 
-/// A higher weight than before is at most the step's, and has its pods.
-fn raise_is_carried(model: &Model, split: &Split) {
+/// A higher weight than before is at most the step's, and has its pods. A rollback within the window skips the steps as it is seen.
+fn raise_is_carried(model: &Model, decision: &Decision, split: &Split) {
     let Some(canary) = split.versions.iter().find(|version| version.name == CANARY) else {
         return;
     };
@@ -323,6 +323,10 @@ fn raise_is_carried(model: &Model, split: &Split) {
         .status
         .current_step_index
         .map_or(0, |index| usize::try_from(index).unwrap());
+    let last = i32::try_from(plan.steps().len()).ok();
+    if decision.status.current_step_index == last {
+        return;
+    }
     if index < plan.steps().len() && !model.status.promote_full {
         let mut weights = plan.steps()[..=index].iter().filter_map(|step| match step {
             Step::SetWeight(weight) => Some(*weight),
