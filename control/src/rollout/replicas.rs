@@ -270,11 +270,11 @@ pub(super) fn routed(replicas: i32, weight: i32, whole: i32, min_pods: i32) -> i
     }
 }
 
-/// Pods that satisfy a target (R7.7).
+/// Pods that satisfy a target (R7.7); never more than the target has, so that no threshold holds a rollout for ever.
 pub(super) fn enough(target: i32, threshold: Option<Threshold>) -> i32 {
     match threshold {
         None => target,
-        Some(Threshold::Percent(percent)) => share_up(target, percent, 100),
+        Some(Threshold::Percent(percent)) => share_up(target, percent, 100).min(target),
         Some(Threshold::Pods(pods)) => pods.min(target),
     }
 }

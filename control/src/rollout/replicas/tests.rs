@@ -290,6 +290,7 @@ fn thresholds_lower_what_is_enough() {
         (10, None, 10),
         (10, Some(Threshold::Percent(75)), 8),
         (0, Some(Threshold::Percent(75)), 0),
+        (10, Some(Threshold::Percent(101)), 10),
         (10, Some(Threshold::Pods(3)), 3),
         (2, Some(Threshold::Pods(3)), 2),
     ] {

@@ -532,6 +532,34 @@ fn routed_v1_v2_v3() {
 }
 
 #[test]
+fn routed_v1_v2_broken_v3() {
+    // argo-traces/routed-v1-v2-broken-v3: V2 stays up, since the canary Service cannot leave it.
+    let mut model = Model::routed(5, &pause_at(&[40])).deployed();
+    model.image("2");
+    model.run_ready();
+    model.image("none");
+    model.run();
+    assert_eq!(
+        (seen(&model).as_str(), model.weights()),
+        (
+            "0 Progressing more replicas need to be updated",
+            Some((0, 100))
+        )
+    );
+    assert_eq!((model.set("2").wanted, model.set("none").wanted), (2, 2));
+    assert!(model.selects("web-canary", "2"));
+    assert_eq!(model.memory.waiting.as_ref().unwrap().reason, "pods");
+    model.wait(601);
+    model.run();
+    assert!(
+        seen(&model).starts_with("0 Degraded ProgressDeadlineExceeded"),
+        "{}",
+        seen(&model)
+    );
+    assert_eq!(model.weights(), Some((0, 100)));
+}
+
+#[test]
 fn lower_weight_comes_before_smaller_size() {
     // Observed point 9, not copied.
     let mut model = Model::routed(4, &pause_at(&[100, 0])).deployed();
@@ -917,6 +945,61 @@ fn user_pause_stops_steps_but_not_scaling() {
     model.edit(|spec| spec["paused"] = json!(false));
     model.run_ready();
     assert_eq!(seen(&model), "2 Healthy");
+}
+
+#[test]
+fn an_autoscaler_sees_all_pods_and_is_followed() {
+    // R24.1, R24.2, in mid-update and after an abort.
+    let mut model = Model::routed(4, &pause_at(&[50])).deployed();
+    assert_eq!(model.status.selector.as_deref(), Some("app=web"));
+    model.image("2");
+    model.run_ready();
+    assert_eq!(model.status.hpa_replicas, 6);
+    model.edit(|spec| spec["replicas"] = json!(8));
+    model.run_ready();
+    assert_eq!((model.set("1").wanted, model.set("2").wanted), (8, 4));
+    assert_eq!(
+        (model.status.hpa_replicas, model.weights()),
+        (12, Some((50, 50)))
+    );
+    model.status.abort = true;
+    model.run_ready();
+    model.edit(|spec| spec["replicas"] = json!(6));
+    model.run_ready();
+    assert_eq!((model.set("1").wanted, model.set("2").wanted), (6, 4));
+    assert_eq!(
+        model.set("2").desired(),
+        Some(6),
+        "or every look would be a scaling"
+    );
+}
+
+#[test]
+fn a_threshold_is_enough_for_a_step_and_for_the_promotion() {
+    // R7.7, R12.3
+    let mut model = Model::routed(10, &json!([{"setWeight": 50}]));
+    model.edit(|spec| {
+        spec["strategy"]["canary"]["replicaProgressThreshold"] =
+            json!({"type": "Percent", "value": 80});
+    });
+    let mut model = model.deployed();
+    model.image("2");
+    model.run();
+    model.ready("2", 3);
+    model.run();
+    assert_eq!(
+        (seen(&model).as_str(), model.weights()),
+        (
+            "0 Progressing more replicas need to be updated",
+            Some((0, 100))
+        )
+    );
+    model.ready("2", 4);
+    model.run();
+    assert_eq!(model.weights(), Some((50, 50)));
+    model.ready("2", 8);
+    model.run();
+    assert_eq!(model.status.stable_rs, model.status.current_pod_hash);
 }
 
 #[test]
