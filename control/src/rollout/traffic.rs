@@ -21,7 +21,7 @@ use crate::api::split::{SplitRule, Verified};
 pub(super) fn route(turn: &mut Turn<'_>) {
     ensure_services(turn);
     let (Some(routing), Some(stable)) = (turn.routing(), turn.stable) else {
-        return release(turn);
+        return release(turn, turn.stable);
     };
     doubt(turn);
     let Some(trial) = trial(turn, routing, stable) else {
@@ -442,8 +442,8 @@ pub(super) fn ensure_services(turn: &mut Turn<'_>) {
     }
 }
 
-/// Routing was taken out of the spec: all traffic goes to stable, then the Split goes.
-pub(super) fn release(turn: &mut Turn<'_>) {
+/// Routing was taken out of the spec: all traffic goes to one revision, then the Split goes.
+pub(super) fn release(turn: &mut Turn<'_>, keeper: Option<&Revision>) {
     if turn.routing().is_some() {
         return;
     }
@@ -451,7 +451,7 @@ pub(super) fn release(turn: &mut Turn<'_>) {
     turn.next.memory.verified = None;
     turn.next.memory.left.clear();
     turn.next.memory.generation = None;
-    let (Some(written), Some(stable)) = (&turn.observed.split, turn.stable) else {
+    let (Some(written), Some(stable)) = (&turn.observed.split, keeper) else {
         return;
     };
     let mut wanted = written.split.clone();

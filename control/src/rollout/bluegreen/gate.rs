@@ -8,18 +8,22 @@ use super::{runs, size, split};
 
 /// Whether the gate is open. Once it was it stays open (the checkpoint), until the update ends or another begins.
 pub(super) fn is_open(turn: &mut Turn<'_>, strategy: &BlueGreen) -> bool {
+    if !turn.is_aborted() && is_resumed(turn, strategy) {
+        open(turn);
+    }
     if turn.is_aborted() || turn.is_halted() || turn.scaling {
         return false;
     }
-    if is_fast_tracked(turn) {
-        return true;
-    }
-    let open = is_resumed(turn, strategy) || has_passed(turn, strategy);
-    if open {
-        turn.next.blue_green.scale_up_preview_check_point = true; // R14.4
+    if !is_fast_tracked(turn) && has_passed(turn, strategy) {
+        open(turn);
         turn.will.resume = Resume::All;
     }
-    open
+    is_fast_tracked(turn)
+}
+
+/// R14.4.
+fn open(turn: &mut Turn<'_>) {
+    turn.next.blue_green.scale_up_preview_check_point = true;
 }
 
 /// No pause and no analysis before the switch (R14.3, R13.2).
@@ -42,7 +46,7 @@ pub(super) fn is_waved_through(turn: &Turn<'_>) -> bool {
         || (turn.replicas == 0 && turn.next.blue_green.scale_up_preview_check_point)
 }
 
-/// A person has resumed what was ready and good then. Pods that have gone meanwhile do not take that back.
+/// A person has resumed what was ready and good then. Pods that have gone meanwhile, another size or a pause do not take that back.
 fn is_resumed(turn: &Turn<'_>, strategy: &BlueGreen) -> bool {
     let resumed = turn.was.controller_pause && turn.was.pauses.is_empty();
     resumed && runs::is_good_before(turn, strategy)
@@ -77,7 +81,8 @@ fn is_pause_over(turn: &mut Turn<'_>, promotion: Promotion) -> bool {
         turn.wait("pause", "a person to promote".to_owned(), None);
         return false;
     };
-    let until = time::after(since.unwrap_or(time::whole_seconds(turn.now)), seconds);
+    let began = since.unwrap_or_else(|| time::whole_seconds(turn.now));
+    let until = time::after(began, seconds);
     let over = since.is_some() && turn.now > until;
     if !over {
         turn.wait("pause", format!("the pause of {seconds}s"), Some(until));

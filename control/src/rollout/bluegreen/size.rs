@@ -58,10 +58,8 @@ fn retire(turn: &mut Turn<'_>, delays: Delays) {
     let mut others = turn.others.clone();
     others.retain(|set| set.wanted > 0 && !is_led_to(turn, set));
     others.sort_by_key(|set| Reverse(set.number()));
-    let mut delayed = 0;
-    for set in others {
-        delayed += 1;
-        let over = delays.limit.is_some_and(|limit| delayed > limit);
+    for (before, set) in others.into_iter().enumerate() {
+        let over = delays.limit.is_some_and(|limit| before >= limit);
         match set.deadline() {
             Some(deadline) if deadline > turn.now && !over => {
                 scale::wait_for_deadline(turn, set, deadline);

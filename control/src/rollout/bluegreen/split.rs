@@ -20,7 +20,11 @@ use crate::api::split::{SplitRule, Verified};
 pub(super) fn route(turn: &mut Turn<'_>, strategy: &BlueGreen, active: &Active<'_>) {
     traffic::ensure_services(turn);
     let (Some(routing), Some(stable)) = (turn.routing(), turn.stable) else {
-        return traffic::release(turn);
+        let keeper = match active.is_new(turn) {
+            true => Some(turn.new),
+            false => turn.stable,
+        };
+        return traffic::release(turn, keeper);
     };
     traffic::doubt(turn);
     let written = turn.observed.split.as_ref().map(|written| &written.split);

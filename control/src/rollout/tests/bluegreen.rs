@@ -279,6 +279,45 @@ fn a_promotion_survives_pods_that_were_gone_when_it_came() {
 }
 
 #[test]
+fn a_promotion_survives_a_new_size_and_a_pause() {
+    let mut model = paused(3);
+    model.promote();
+    model.edit(|spec| spec["replicas"] = json!(5));
+    model.run_ready();
+    assert_eq!(seen(&model), "- Healthy");
+    let mut model = paused(3);
+    model.edit(|spec| spec["paused"] = json!(true));
+    model.promote();
+    model.run();
+    assert_eq!(led(&model), "V1 V2");
+    model.edit(|spec| spec["paused"] = json!(false));
+    model.run();
+    assert_eq!(seen(&model), "- Healthy");
+}
+
+#[test]
+fn what_is_created_paused_has_no_pods() {
+    // R10.2, observed point 18
+    let mut model = manual(2);
+    model.edit(|spec| spec["paused"] = json!(true));
+    model.run();
+    assert_eq!(
+        (seen(&model).as_str(), led(&model).as_str()),
+        ("- Paused manually paused", "- -")
+    );
+    assert_eq!(
+        (model.set("1").wanted, model.status.stable_rs.is_some()),
+        (0, true)
+    );
+    model.edit(|spec| spec["paused"] = json!(false));
+    model.run_ready();
+    assert_eq!(
+        (seen(&model).as_str(), led(&model).as_str()),
+        ("- Healthy", "V1 V1")
+    );
+}
+
+#[test]
 fn sizes_follow_the_spec() {
     let strategy = json!({"autoPromotionEnabled": false, "previewReplicaCount": 1});
     let mut model = Model::blue_green(3, &strategy).deployed();
@@ -1035,4 +1074,39 @@ fn routing_can_be_put_in_and_taken_out() {
     model.rollout.metadata.annotations = None;
     model.run();
     assert_eq!((&model.split, seen(&model).as_str()), (&None, "- Healthy"));
+}
+
+#[test]
+fn routing_taken_out_after_the_switch_moves_nobody() {
+    let strategy = json!({"postPromotionAnalysis": {"templates": [{"templateName": "good"}]}});
+    let mut model = with_template(Model::blue_green_routed(3, &strategy)).deployed();
+    update(&mut model, "2");
+    assert_eq!(sent(&model), "web-active V2, web-preview V2");
+    model.rollout.metadata.annotations = None;
+    model.prompt = false;
+    model.run();
+    assert_eq!(sent(&model), "web-active V2, web-preview V2");
+    model.acknowledge();
+    model.run();
+    assert_eq!((&model.split, led(&model).as_str()), (&None, "V2 V2"));
+}
+
+#[test]
+fn proxies_do_not_follow_a_selector_that_is_ahead_of_the_pods() {
+    let mut model = routed(&json!({"autoPromotionEnabled": false}));
+    update(&mut model, "2");
+    model.ready("2", 1);
+    let hash = model.set("2").hash.clone();
+    for service in &mut model.services {
+        let key = crate::api::labels::POD_TEMPLATE_HASH.to_owned();
+        service.selector.insert(key, hash.clone());
+    }
+    model.run();
+    assert_eq!(
+        (sent(&model).as_str(), waiting(&model)),
+        ("web-active V1, web-preview V2", "pods")
+    );
+    assert_ne!(model.status.stable_rs, Some(hash));
+    model.run_ready();
+    assert_eq!(sent(&model), "web-active V2, web-preview V2");
 }

@@ -4,8 +4,10 @@
 use serde_json::json;
 
 use super::Model;
+use super::traces::with_template;
+use crate::analysis::build::Role;
 use crate::rollout::decision::{Action, Decision};
-use crate::rollout::observed::{Revision, Service};
+use crate::rollout::observed::{Revision, Run, RunPhase, Service};
 use crate::rollout::plan::Step;
 use crate::rollout::split::{CANARY, Split};
 
@@ -58,7 +60,7 @@ fn basic_rollouts_are_safe_and_end_healthy() {
 fn blue_green_rollouts_are_safe_and_end_healthy() {
     for seed in 0..80 {
         walk(seed, false, |dice, replicas| {
-            Model::blue_green(replicas, &dice.pick(&blue_greens()))
+            with_template(Model::blue_green(replicas, &dice.pick(&blue_greens())))
         });
     }
 }
@@ -67,7 +69,10 @@ fn blue_green_rollouts_are_safe_and_end_healthy() {
 fn routed_blue_green_rollouts_are_safe_and_end_healthy() {
     for seed in 0..80 {
         walk(seed, true, |dice, replicas| {
-            Model::blue_green_routed(replicas, &dice.pick(&blue_greens()))
+            with_template(Model::blue_green_routed(
+                replicas,
+                &dice.pick(&blue_greens()),
+            ))
         });
     }
 }
@@ -94,8 +99,11 @@ fn lists() -> [serde_json::Value; 5] {
     ]
 }
 
-fn blue_greens() -> [serde_json::Value; 5] {
+fn blue_greens() -> [serde_json::Value; 7] {
+    let good = json!({"templates": [{"templateName": "good"}]});
     [
+        json!({"prePromotionAnalysis": good, "postPromotionAnalysis": good, "autoPromotionSeconds": 3}),
+        json!({"prePromotionAnalysis": good, "previewReplicaCount": 1}),
         json!({}),
         json!({"autoPromotionEnabled": false}),
         json!({"autoPromotionSeconds": 5, "scaleDownDelaySeconds": 60}),
@@ -143,7 +151,21 @@ fn pods(model: &mut Model, dice: &mut Dice) -> &'static str {
         }
         set.available = set.ready;
     }
+    verdicts(model, dice);
     "pods"
+}
+
+/// Most analyses are good.
+fn verdicts(model: &mut Model, dice: &mut Dice) {
+    let open = |run: &&mut Run| !run.phase.is_finished();
+    for run in model.runs.iter_mut().filter(open) {
+        run.phase = match dice.roll(8) {
+            0..=3 => RunPhase::Successful,
+            4 => RunPhase::Failed,
+            5 => RunPhase::Inconclusive,
+            _ => run.phase,
+        };
+    }
 }
 
 fn proxies(model: &mut Model, dice: &mut Dice) -> &'static str {
@@ -277,6 +299,28 @@ fn switch_is_carried(model: &Model, hash: &str) {
         "to {:?}",
         set(hash)
     );
+    assert!(is_stable || is_judged(model, hash), "{hash} was not judged");
+}
+
+/// R14.5: an analysis before the switch was good, where one is asked for and nothing goes without.
+fn is_judged(model: &Model, hash: &str) -> bool {
+    let spec = &model.rollout.spec;
+    let strategy = spec.strategy.blue_green.as_ref().unwrap();
+    let window = spec
+        .rollback_window
+        .as_ref()
+        .and_then(|window| window.revisions);
+    let fast = model.status.promote_full
+        || model.memory.proven.contains(hash)
+        || model.status.blue_green.scale_up_preview_check_point
+        || window.is_some_and(|revisions| revisions > 0)
+        || model.status.blue_green.active_selector.is_none();
+    let good = |run: &Run| {
+        run.hash == hash
+            && run.role == Some(Role::PrePromotion)
+            && run.phase == RunPhase::Successful
+    };
+    strategy.pre_promotion_analysis.is_none() || fast || model.runs.iter().any(good)
 }
 
 /// R21.1: with the evicted pods gone there are as many as are wanted, but for those that may be missing.
@@ -431,6 +475,11 @@ fn come_to_rest(model: &mut Model, seed: u64, routed: bool) {
         model.follow();
         model.all_ready();
         model.run_ready();
+        for run in &mut model.runs {
+            if !run.phase.is_finished() {
+                run.phase = RunPhase::Successful;
+            }
+        }
         if model.phase() == "Healthy" {
             break;
         }
