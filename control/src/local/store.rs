@@ -17,8 +17,9 @@ use super::kinds::{self, Generation, Kind};
 /// An object as JSON. It never changes; a write replaces it.
 pub type Object = Arc<Value>;
 
-/// Changes kept for watchers: at some 4 KB an object, 16 MB at the worst.
-pub const HISTORY: usize = 4096;
+/// Changes kept for watchers. A watcher reads within moments, and one that comes too late lists again; a Rollout with its managed
+/// fields takes some 30 KB as a tree, so this is 30 MB at the worst.
+pub const HISTORY: usize = 1024;
 
 /// Changes handed to a watcher at once, so that one far behind does not hold the lock for long.
 const BATCH: usize = 256;
