@@ -231,3 +231,21 @@ fn an_aborted_canary_with_a_delay_of_0_stays() {
     model.run_ready();
     assert_eq!((model.set("1").wanted, model.set("2").wanted), (6, 2));
 }
+
+#[test]
+fn the_window_needs_no_routing() {
+    // R13.2
+    let mut model = Model::basic(4, &pause_at(&[25]));
+    model.edit(|spec| spec["rollbackWindow"] = json!({"revisions": 1}));
+    let mut model = model.deployed();
+    model.wait(60);
+    model.image("2");
+    model.run_ready();
+    model.promote();
+    model.run_ready();
+    assert_eq!(seen(&model), "2 Healthy");
+    model.image("1");
+    model.run_ready();
+    assert_eq!(seen(&model), "2 Healthy");
+    assert_eq!((model.set("1").wanted, model.set("2").wanted), (4, 0));
+}

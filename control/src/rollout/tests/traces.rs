@@ -594,6 +594,42 @@ fn lower_weight_comes_before_smaller_size() {
 }
 
 #[test]
+fn a_weight_never_leads_its_pods() {
+    // R8.6, with the acknowledgement as a pass of its own.
+    let mut model = Model::routed(10, &pause_at(&[20, 40])).deployed();
+    model.image("2");
+    model.run_ready();
+    model.promote();
+    model.run();
+    assert_eq!(
+        (
+            model.weights(),
+            model.set("2").wanted,
+            seen(&model).as_str()
+        ),
+        (
+            Some((20, 80)),
+            4,
+            "2 Progressing more replicas need to be updated"
+        )
+    );
+    model.ready("2", 3);
+    model.run();
+    assert_eq!(model.weights(), Some((20, 80)));
+    model.ready("2", 4);
+    model.turn();
+    assert_eq!(
+        (model.weights(), model.status.current_step_index),
+        (Some((40, 60)), Some(2))
+    );
+    model.turn();
+    assert_eq!(model.status.current_step_index, Some(3));
+    model.status.abort = true;
+    model.turn();
+    assert_eq!(model.weights(), Some((0, 100)), "the way down is at once");
+}
+
+#[test]
 fn routed_promote_full() {
     let mut model = Model::routed(5, &pause_at(&[20, 60])).deployed();
     model.image("2");
