@@ -27,6 +27,7 @@ use kube::Client;
 use self::events::Events;
 use self::objects::{Key, Name, Objects};
 use self::routers::Routers;
+use crate::api::Rollout;
 use crate::controller::queue::Outcome;
 use crate::fleet::Fleet;
 use crate::measure::Providers;
@@ -63,6 +64,8 @@ pub struct Context {
     pub routers: Routers,
     /// Writes of each key that its caches may not have seen yet.
     unseen: Mutex<HashMap<Key, Vec<Unseen>>>,
+    /// Rollouts as last looked at, so that something can still be said of one that is gone.
+    known: Mutex<HashMap<Name, Arc<Rollout>>>,
     /// ReplicaSet names that others have taken, by Rollout.
     taken: Mutex<HashMap<Name, BTreeSet<String>>>,
 }
@@ -135,6 +138,7 @@ impl Context {
             },
             routers,
             unseen: Mutex::default(),
+            known: Mutex::default(),
             taken: Mutex::default(),
         }
     }
@@ -172,9 +176,15 @@ impl Context {
             .insert(name.to_owned());
     }
 
-    fn forget(&self, rollout: &Name) {
+    fn meet(&self, rollout: &Name, object: &Arc<Rollout>) {
+        lock(&self.known).insert(rollout.clone(), Arc::clone(object));
+    }
+
+    /// Forgets a Rollout that is gone; returns it as it was last looked at.
+    fn forget(&self, rollout: &Name) -> Option<Arc<Rollout>> {
         lock(&self.taken).remove(rollout);
         lock(&self.unseen).remove(&Key::Rollout(rollout.clone()));
+        lock(&self.known).remove(rollout)
     }
 }
 

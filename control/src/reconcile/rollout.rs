@@ -31,10 +31,10 @@ pub async fn reconcile(
         return Ok(now.checked_add(wait).ok());
     }
     let Some(scene) = observe::scene(context, name) else {
-        context.forget(name);
-        context.events.forget(&name.namespace, &name.name);
+        part(context, name, now);
         return Ok(None);
     };
+    context.meet(name, &scene.rollout);
     if scene.rollout.metadata.deletion_timestamp.is_some() {
         return Ok(None);
     }
@@ -208,6 +208,19 @@ async fn write_status(
         Some(patch) => writer.patch_rollout_status(patch).await.map(|()| true),
         None => Ok(false),
     }
+}
+
+/// The last Event of a Rollout, which is gone; nothing is remembered of it.
+fn part(context: &Context, name: &Name, now: Timestamp) {
+    if let Some(rollout) = context.forget(name) {
+        let event = Event {
+            kind: EventKind::Normal,
+            reason: "RolloutDeleted",
+            message: format!("Rollout {}/{} is deleted.", name.name, name.namespace),
+        };
+        context.events.tell(rollout.as_ref(), &event, now);
+    }
+    context.events.forget(&name.namespace, &name.name);
 }
 
 /// The first Event of a Rollout that nobody has looked at yet.

@@ -335,3 +335,27 @@ async fn a_restart_replaces_every_pod_and_leaves_enough_of_them() {
     assert_eq!(least, Some(Some(2)), "one at a time");
     stage.close().await;
 }
+
+/// R2.23
+#[tokio::test]
+async fn the_end_of_a_rollout_is_told() {
+    let mut stage = Stage::new().await;
+    stage.create_services(&["web", "web-canary"]);
+    stage.create(&kinds::ROLLOUT, rollout("web", "blue", &json!([])));
+    stage.until("web", |seen| seen.phase() == "Healthy").await;
+    let store = stage.local.store.clone();
+    let deletion = crate::local::store::Deletion::default();
+    store
+        .delete(&kinds::ROLLOUT, stage::NS, "web", &deletion)
+        .unwrap();
+    let told = move |_: &Seen| {
+        let events = store.list(&kinds::EVENT, Some(stage::NS)).objects;
+        let messages = events
+            .iter()
+            .filter(|event| event["reason"] == "RolloutDeleted");
+        let messages: Vec<_> = messages.map(|event| event["message"].clone()).collect();
+        messages == ["Rollout web/default is deleted."]
+    };
+    stage.until("web", told).await;
+    stage.close().await;
+}

@@ -46,9 +46,9 @@ pub(super) fn put(template: &mut Value, apart: Apart, hash: &str, namespace: &st
         ),
     };
     let list = &mut template["spec"]["affinity"]["podAntiAffinity"][list];
-    match list {
-        Value::Array(terms) => terms.push(term),
-        _ => *list = json!([term]),
+    match list.as_array_mut() {
+        Some(terms) => terms.push(term),
+        None => *list = json!([term]),
     }
 }
 

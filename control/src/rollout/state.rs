@@ -217,7 +217,6 @@ impl State {
             workload_observed_generation: self.workload.clone(),
             conditions: self.conditions.clone(),
             duration: self.duration.clone(),
-            ..self.others.clone()
         }
     }
 

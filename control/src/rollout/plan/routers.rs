@@ -152,7 +152,11 @@ fn objects(router: &str, block: &Value, rollout: &str) -> Vec<(&'static Kind, St
     let one = |path: &str| block.pointer(path).and_then(Value::as_str).into_iter();
     let many = |path: &str| {
         let list = block.pointer(path).and_then(Value::as_array);
-        let name = |item: &Value| item.as_str().or(item["name"].as_str()).map(str::to_owned);
+        let name = |item: &Value| {
+            item.as_str()
+                .or_else(|| item["name"].as_str())
+                .map(str::to_owned)
+        };
         list.into_iter().flatten().filter_map(name)
     };
     let all = |kind: &'static Kind, single: &str, list: &str| -> Vec<_> {
@@ -233,6 +237,7 @@ static MESH_SERVICE: Kind = Kind {
 };
 
 #[cfg(test)]
+#[expect(clippy::needless_pass_by_value, reason = "cases are written in place")]
 mod tests {
     use super::*;
     use serde_json::json;
