@@ -20,6 +20,7 @@
 //! | [`split`] | the Split a rollout wants, its versions named by revision |
 //! | `turn` | what is known and what has been decided so far, handed from file to file |
 //! | `revision`, `hash`, `template` | which ReplicaSet the spec asks for, its number, its name |
+//! | `routes` | header and mirror routes |
 //! | `traffic`, `services` | weights and their acknowledgement; selectors |
 //! | `scale`, `replicas` | which ReplicaSet may grow or shrink now; the arithmetic |
 //! | `dynamic` | stable's size with `dynamicStableScale`, and how a version leaves it |
@@ -52,6 +53,7 @@ mod replicas;
 pub mod restart;
 mod revision;
 mod rollback;
+mod routes;
 mod runs;
 mod scale;
 mod selector;

@@ -139,6 +139,7 @@ fn references(rollout: &Rollout, object: &Object, objects: &[Object]) -> Referen
                 .map_or_else(missing, found)
         }),
         live_routers: Vec::new(),
+        serves_routes: false,
         split_taken: false,
     }
 }

@@ -68,6 +68,51 @@ pub struct SplitRule {
     pub ports: Option<Vec<String>>,
     /// Version name → weight. A share is its weight ÷ the sum; a version that is not named gets none.
     pub weights: BTreeMap<String, u32>,
+    /// Requests that are treated apart from the weights; the first route that matches counts. No proxy of this version serves them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<SplitRoute>,
+}
+
+/// Requests that are treated apart from the weights.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SplitRoute {
+    /// Its name, for people.
+    pub name: String,
+    /// The version they go to, or that gets a copy of them.
+    pub version: String,
+    /// Percent of them that are copied; the requests themselves follow the weights. Absent means that they go to the version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<u32>,
+    /// Which requests: those that meet any of these.
+    pub matches: Vec<RequestMatch>,
+}
+
+/// What a request must have, all of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RequestMatch {
+    /// Its method.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<TextMatch>,
+    /// Its path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<TextMatch>,
+    /// Its headers, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, TextMatch>,
+}
+
+/// How a text is compared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum TextMatch {
+    /// It is this.
+    Exact(String),
+    /// It begins with this.
+    Prefix(String),
+    /// All of it matches this regular expression.
+    Regex(String),
 }
 
 /// What becomes of a share that a version cannot carry.

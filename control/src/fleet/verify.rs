@@ -197,6 +197,7 @@ mod tests {
             services: vec!["web".into()],
             ports: None,
             weights,
+            routes: Vec::new(),
         };
         let spec = SplitSpec {
             rules: vec![

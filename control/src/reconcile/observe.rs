@@ -96,6 +96,7 @@ pub async fn references(
             .routers
             .live(&context.client, &scene.rollout, now)
             .await?,
+        serves_routes: false, // no proxy of this version does
         split_taken: scene.split.is_some() && scene.own_split().is_none(),
     })
 }
@@ -227,7 +228,9 @@ fn fleet(context: &Context, split: &Split) -> observed::Fleet {
     let mut view = context
         .fleet
         .view(fleet, &uid, split.metadata.generation.unwrap_or_default());
-    if has_lost(context, split, fleet) {
+    // A proxy that does not know routes acknowledges a Split without having read them.
+    let asks_for_routes = split.spec.rules.iter().any(|rule| !rule.routes.is_empty());
+    if asks_for_routes || has_lost(context, split, fleet) {
         view.behind.clone_from(&view.proxies);
         view.verified_at = None;
     }

@@ -144,7 +144,12 @@ fn verified(view: &View, about: &[&Notice]) -> Says {
         reason,
         message,
     };
-    let is_served = |notice: &&Notice| !matches!(notice.reason, Reason::Invalid | Reason::Conflict);
+    let is_served = |notice: &&Notice| {
+        !matches!(
+            notice.reason,
+            Reason::Invalid | Reason::Conflict | Reason::Unsupported
+        )
+    };
     if !about.iter().all(is_served) {
         return says(
             false,

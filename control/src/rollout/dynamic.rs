@@ -68,7 +68,9 @@ impl Whole {
     fn through(self, steps: &[Step], pods: i32) -> i32 {
         let weights = steps.iter().rev().filter_map(|step| match step {
             Step::SetWeight(weight) => Some(*weight),
-            Step::SetCanaryScale(_) | Step::Pause(_) | Step::Analysis(_) => None,
+            Step::SetCanaryScale(_) | Step::Pause(_) | Step::Analysis(_) | Step::SetRoute(_) => {
+                None
+            }
         });
         let mut smaller = weights.filter(|weight| self.exact(*weight) < pods);
         smaller.next().unwrap_or(0)

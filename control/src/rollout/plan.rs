@@ -12,7 +12,7 @@ use super::replicas::{self, Slack};
 use super::time;
 use crate::analysis::template::Templates;
 use crate::api::rollout::{Rollout, RolloutAnalysis, RolloutSpec};
-use crate::api::split::Fallback;
+use crate::api::split::{Fallback, SplitRoute};
 
 mod bluegreen;
 mod invalid;
@@ -43,6 +43,8 @@ pub struct References {
     pub workload: Option<Workload>,
     /// Objects of other routers that it names and that are live.
     pub live_routers: Vec<RouterObject>,
+    /// The fleet's proxies serve header and mirror routes.
+    pub serves_routes: bool,
     /// A Split of the Rollout's name exists and belongs to someone else.
     pub split_taken: bool,
 }
@@ -305,6 +307,19 @@ pub enum Step {
     Pause(PauseFor),
     /// Wait for a verdict.
     Analysis(Box<RolloutAnalysis>),
+    /// A header or mirror route.
+    SetRoute(Box<RouteStep>),
+}
+
+/// A step that sets a route or takes it away.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouteStep {
+    /// `setHeaderRoute` or `setMirrorRoute`.
+    pub kind: &'static str,
+    /// The route's name.
+    pub name: String,
+    /// What the Split is to have of it; none takes it away.
+    pub route: Option<SplitRoute>,
 }
 
 /// The canary's size apart from its share.
@@ -370,6 +385,8 @@ pub struct Routing {
     pub drain_timeout: i64,
     /// The fleet of proxies that serves the Split; none means `default`.
     pub fleet: Option<String>,
+    /// Names of header and mirror routes, in order of precedence.
+    pub managed_routes: Vec<String>,
     /// What a weight is a part of.
     pub whole: i32,
     /// Least pods of a ReplicaSet that has any.
@@ -416,7 +433,7 @@ pub fn plan(rollout: &Rollout, references: &References) -> Result<Plan, Vec<Inva
     if let (true, Some(strategy), Some(pods)) = (complaints.are_none(), &strategy, &pods) {
         references::check(rollout, strategy, &pods.labels, references, &mut complaints);
     }
-    unsupported::refuse(rollout, &mut complaints);
+    unsupported::refuse(rollout, references, &mut complaints);
     match (strategy, pods) {
         (Some(strategy), Some(pods)) if complaints.are_none() => {
             Ok(assemble(rollout, references, strategy, pods, roles))

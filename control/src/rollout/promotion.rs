@@ -187,8 +187,18 @@ fn is_done(turn: &mut Turn<'_>, step: &Step) -> bool {
         Step::Pause(length) => pause::is_over(turn, length),
         Step::Analysis(_) => runs::step_succeeded(turn),
         Step::SetCanaryScale(_) => is_at(turn),
+        Step::SetRoute(_) => is_served(turn),
         Step::SetWeight(weight) => is_at(turn) && carries(turn, *weight),
     }
+}
+
+/// Every proxy serves the Split as this turn wants it.
+fn is_served(turn: &mut Turn<'_>) -> bool {
+    if !turn.settled {
+        let missing = traffic::missing(turn);
+        turn.wait("acknowledgement", missing, None);
+    }
+    turn.settled
 }
 
 fn is_at(turn: &mut Turn<'_>) -> bool {
@@ -222,6 +232,7 @@ fn text(step: &Step) -> String {
         Step::Pause(PauseFor::Person) => "pause".to_owned(),
         Step::Pause(PauseFor::Time { written, .. }) => format!("pause: {written}"),
         Step::Analysis(_) => "analysis".to_owned(),
+        Step::SetRoute(route) => format!("{}: {}", route.kind, route.name),
         Step::SetCanaryScale(CanaryScale::Weight(weight)) => {
             format!("setCanaryScale{{weight: {weight}}}")
         }

@@ -236,7 +236,9 @@ impl Position<'_> {
     fn weight_in(self, count: usize) -> i32 {
         let mut weights = self.steps.iter().take(count).filter_map(|step| match step {
             Step::SetWeight(weight) => Some(*weight),
-            Step::SetCanaryScale(_) | Step::Pause(_) | Step::Analysis(_) => None,
+            Step::SetCanaryScale(_) | Step::Pause(_) | Step::Analysis(_) | Step::SetRoute(_) => {
+                None
+            }
         });
         weights.next_back().unwrap_or(0)
     }
@@ -256,7 +258,7 @@ impl Position<'_> {
         let steps = self.steps.iter().take(index + 1);
         let mut scales = steps.filter_map(|step| match step {
             Step::SetCanaryScale(scale) => Some(*scale),
-            Step::SetWeight(_) | Step::Pause(_) | Step::Analysis(_) => None,
+            Step::SetWeight(_) | Step::Pause(_) | Step::Analysis(_) | Step::SetRoute(_) => None,
         });
         scales.next_back()
     }

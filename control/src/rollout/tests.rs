@@ -10,6 +10,7 @@ mod restart;
 mod roles;
 mod rollback;
 mod routers;
+mod routes;
 mod takeover;
 mod traces;
 mod walk;

@@ -13,7 +13,7 @@ use super::plan::Routing;
 use super::replicas::{self, Position};
 use super::split::{CANARY, STABLE, Split, Version};
 use super::turn::Turn;
-use super::{dynamic, scale};
+use super::{dynamic, routes, scale};
 use crate::api::rollout::{TrafficWeights, WeightDestination};
 use crate::api::split::{SplitRule, Verified};
 
@@ -280,12 +280,14 @@ fn rules(turn: &Turn<'_>, routing: &Routing, weight: i32, listed: bool) -> Vec<S
         services,
         ports: None,
         weights,
+        routes: Vec::new(),
     };
     let pinned = |service: Option<&String>, name: &str| {
         let service = service.filter(|service| !routing.services.contains(service))?;
         Some(rule(vec![service.clone()], whole(name)))
     };
     let mut rules = vec![rule(routing.services.clone(), shares)];
+    rules[0].routes = routes::in_force(turn, listed);
     rules.extend(pinned(turn.plan.stable_service(), STABLE));
     rules.extend(pinned(
         turn.plan.new_service(),

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::govern::Governed;
 use super::split::ReadSplit;
+use crate::api::split::SplitSpec;
 
 /// A remark on one object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,6 +76,14 @@ pub fn on_split(split: &ReadSplit, reason: Reason, message: String) -> Notice {
     }
 }
 
+/// Header and mirror routes are not served by proxies of this version; the weights are.
+fn on_routes(split: &ReadSplit, spec: &SplitSpec) -> Option<Notice> {
+    let mut rules = spec.rules.iter();
+    let index = rules.position(|rule| !rule.routes.is_empty())?;
+    let message = format!("spec.rules[{index}].routes: proxies of this version serve no routes");
+    Some(on_split(split, Reason::Unsupported, message))
+}
+
 /// What is to be said of Splits of one fleet: what does not parse, who lost which Service, which Services do not exist.
 pub fn on_splits(
     splits: &[ReadSplit],
@@ -86,6 +95,7 @@ pub fn on_splits(
         match &split.spec {
             Err(message) => notices.push(on_split(split, Reason::Invalid, message.clone())),
             Ok(spec) => {
+                notices.extend(on_routes(split, spec));
                 let versions = spec.versions.iter().map(|v| v.service.as_str());
                 let services = split.services.iter().map(String::as_str).chain(versions);
                 for service in services.filter(|service| !exists(&split.namespace, service)) {

@@ -111,6 +111,7 @@ fn rules(strategy: &BlueGreen, routing: &Routing, active: &str, preview: &str) -
         services,
         ports: None,
         weights: BTreeMap::from([(version.to_owned(), whole)]),
+        routes: Vec::new(),
     };
     let mut rules = vec![rule(routing.services.clone(), active)];
     let name = strategy.preview_service.as_ref();

@@ -145,7 +145,9 @@ fn canary_analyses(canary: &Canary) -> Vec<(String, Role, &RolloutAnalysis)> {
                     analysis.as_ref(),
                 ))
             }
-            Step::SetWeight(_) | Step::SetCanaryScale(_) | Step::Pause(_) => None,
+            Step::SetWeight(_) | Step::SetCanaryScale(_) | Step::Pause(_) | Step::SetRoute(_) => {
+                None
+            }
         });
     let background = canary.background.as_ref().map(|background| {
         let field = "spec.strategy.canary.analysis.templates".to_owned();

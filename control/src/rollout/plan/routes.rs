@@ -2,9 +2,73 @@
 
 use serde_json::Value;
 
+use super::RouteStep;
 use super::invalid::Complaints;
 use crate::api::rollout::{CanaryStep, CanaryStrategy};
+use crate::api::split::{RequestMatch, SplitRoute, TextMatch};
 use crate::rollout::hash;
+use crate::rollout::split::CANARY;
+
+/// The step as the Split will have it; none if it sets no route.
+pub(super) fn parse(step: &CanaryStep) -> Option<RouteStep> {
+    let (kind, written) = match (&step.set_header_route, &step.set_mirror_route) {
+        (Some(route), _) => ("setHeaderRoute", route),
+        (None, Some(route)) => ("setMirrorRoute", route),
+        (None, None) => return None,
+    };
+    let is_mirror = kind == "setMirrorRoute";
+    let matches = list(&written["match"]).map(|(_, one)| match is_mirror {
+        true => request(one),
+        false => header(one),
+    });
+    let name = written["name"].as_str().unwrap_or_default().to_owned();
+    let route = SplitRoute {
+        name: name.clone(),
+        version: CANARY.to_owned(),
+        mirror: is_mirror.then(|| percentage(written)),
+        matches: matches.collect(),
+    };
+    Some(RouteStep {
+        kind,
+        name,
+        route: (!route.matches.is_empty()).then_some(route),
+    })
+}
+
+fn percentage(route: &Value) -> u32 {
+    let written = route["percentage"].as_u64();
+    written.map_or(100, |part| u32::try_from(part).unwrap_or(100))
+}
+
+fn header(written: &Value) -> RequestMatch {
+    let name = written["headerName"].as_str().unwrap_or_default();
+    let value = text(&written["headerValue"]);
+    RequestMatch {
+        headers: value
+            .map(|value| (name.to_owned(), value))
+            .into_iter()
+            .collect(),
+        ..RequestMatch::default()
+    }
+}
+
+fn request(written: &Value) -> RequestMatch {
+    let headers = written["headers"].as_object().into_iter().flatten();
+    let headers = headers.filter_map(|(name, value)| Some((name.clone(), text(value)?)));
+    RequestMatch {
+        method: text(&written["method"]),
+        path: text(&written["path"]),
+        headers: headers.collect(),
+    }
+}
+
+fn text(written: &Value) -> Option<TextMatch> {
+    let given = |key: &str| written[key].as_str().map(str::to_owned);
+    let exact = given("exact").map(TextMatch::Exact);
+    let prefix = || given("prefix").map(TextMatch::Prefix);
+    let regex = || given("regex").map(TextMatch::Regex);
+    exact.or_else(prefix).or_else(regex)
+}
 
 /// Says what is wrong with a step's routes, in Argo's words.
 pub(super) fn check(

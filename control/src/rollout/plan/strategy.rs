@@ -249,7 +249,11 @@ fn parse_routing(
             .find(|services| !services.is_empty())
             .unwrap_or_default();
     }
-    route(block, &place, complaints)
+    let routes = routing.managed_routes.iter().flatten();
+    Routing {
+        managed_routes: routes.map(|route| route.name.clone()).collect(),
+        ..route(block, &place, complaints)
+    }
 }
 
 /// Where a block of ours stands, and what beside it bears on routing.
@@ -272,6 +276,7 @@ pub(super) fn route(block: ProxyRouting, place: &Place, complaints: &mut Complai
         fallback: block.fallback,
         drain_timeout: parse_drain_timeout(&place.field, drain, complaints),
         fleet: parse_fleet(&place.field, block.fleet.as_deref(), complaints),
+        managed_routes: Vec::new(),
         whole: place.whole,
         min_pods: place.min_pods,
         dynamic: place.dynamic,
@@ -425,6 +430,9 @@ fn parse_step(
     }
     if let Some(analysis) = &step.analysis {
         return Some(Step::Analysis(Box::new(analysis.clone())));
+    }
+    if let Some(route) = routes::parse(step) {
+        return Some(Step::SetRoute(Box::new(route)));
     }
     let scale = step.set_canary_scale.as_ref()?;
     if canary.traffic_routing.is_none() {

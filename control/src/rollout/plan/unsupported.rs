@@ -1,29 +1,36 @@
 //! What Argo does and this version does not. It is refused, never ignored.
 
+use super::References;
 use super::invalid::Complaints;
 use super::routers;
 use crate::api::rollout::{CanaryStep, CanaryStrategy, Rollout, TrafficRouting};
 
-pub(super) fn refuse(rollout: &Rollout, complaints: &mut Complaints) {
+pub(super) fn refuse(rollout: &Rollout, references: &References, complaints: &mut Complaints) {
     if let Some(canary) = &rollout.spec.strategy.canary {
-        refuse_canary(canary, complaints);
+        refuse_canary(canary, references.serves_routes, complaints);
     }
 }
 
-fn refuse_canary(canary: &CanaryStrategy, complaints: &mut Complaints) {
+fn refuse_canary(canary: &CanaryStrategy, serves_routes: bool, complaints: &mut Complaints) {
     for (index, step) in canary.steps.iter().flatten().enumerate() {
-        refuse_step(index, step, complaints);
+        refuse_step(index, step, serves_routes, complaints);
     }
     if let Some(routing) = &canary.traffic_routing {
-        refuse_routing(routing, complaints);
+        refuse_routing(routing, serves_routes, complaints);
     }
 }
 
-fn refuse_step(index: usize, step: &CanaryStep, complaints: &mut Complaints) {
+fn refuse_step(index: usize, step: &CanaryStep, serves_routes: bool, complaints: &mut Complaints) {
     let kinds = [
         ("experiment", step.experiment.is_some()),
-        ("setHeaderRoute", step.set_header_route.is_some()),
-        ("setMirrorRoute", step.set_mirror_route.is_some()),
+        (
+            "setHeaderRoute",
+            !serves_routes && step.set_header_route.is_some(),
+        ),
+        (
+            "setMirrorRoute",
+            !serves_routes && step.set_mirror_route.is_some(),
+        ),
         ("plugin", step.plugin.is_some()),
     ];
     for (kind, used) in kinds {
@@ -33,13 +40,10 @@ fn refuse_step(index: usize, step: &CanaryStep, complaints: &mut Complaints) {
     }
 }
 
-fn refuse_routing(routing: &TrafficRouting, complaints: &mut Complaints) {
+fn refuse_routing(routing: &TrafficRouting, serves_routes: bool, complaints: &mut Complaints) {
     let field = "spec.strategy.canary.trafficRouting";
-    if routing
-        .managed_routes
-        .as_ref()
-        .is_some_and(|routes| !routes.is_empty())
-    {
+    let routes = routing.managed_routes.as_ref();
+    if !serves_routes && routes.is_some_and(|routes| !routes.is_empty()) {
         complaints.not_implemented(format!("{field}.managedRoutes"));
     }
     for router in routing.others.keys().filter(|key| !routers::is_known(key)) {

@@ -34,6 +34,8 @@ pub(crate) struct Model {
     pub(crate) runs: Vec<Run>,
     pub(crate) split: Option<WrittenSplit>,
     pub(crate) templates: crate::analysis::template::Templates,
+    /// Proxies serve header and mirror routes.
+    pub(crate) serves_routes: bool,
     /// What `workloadRef` leads to.
     pub(crate) workload: Option<Workload>,
     /// Objects of other routers that are live.
@@ -113,6 +115,7 @@ impl Model {
             runs: Vec::new(),
             split: None,
             templates: crate::analysis::template::Templates::default(),
+            serves_routes: false,
             workload: None,
             live_routers: Vec::new(),
             proxies: vec!["proxy-1".to_owned(), "proxy-2".to_owned()],
@@ -162,6 +165,7 @@ impl Model {
         let references = References {
             services: self.services.clone(),
             templates: self.templates.clone(),
+            serves_routes: self.serves_routes,
             workload: self.workload.clone(),
             live_routers: self.live_routers.clone(),
             ..References::default()

@@ -374,7 +374,9 @@ fn raise_is_carried(model: &Model, decision: &Decision, split: &Split) {
     if index < plan.steps().len() && !model.status.promote_full {
         let mut weights = plan.steps()[..=index].iter().filter_map(|step| match step {
             Step::SetWeight(weight) => Some(*weight),
-            Step::SetCanaryScale(_) | Step::Pause(_) | Step::Analysis(_) => None,
+            Step::SetCanaryScale(_) | Step::Pause(_) | Step::Analysis(_) | Step::SetRoute(_) => {
+                None
+            }
         });
         let asked = u32::try_from(weights.next_back().unwrap_or(0)).unwrap();
         assert!(after <= asked, "{after} above the step's {asked}");
