@@ -75,4 +75,6 @@ pub use split::Split;
 pub use state::State;
 
 #[cfg(test)]
+mod sim;
+#[cfg(test)]
 mod tests;

@@ -136,9 +136,8 @@ pub(super) fn judge(turn: &mut Turn<'_>) {
 }
 
 fn judge_health(turn: &mut Turn<'_>) -> bool {
-    let paused = turn.plan.paused || !turn.was.pauses.is_empty();
     let now = turn.now;
-    if !paused && is_healthy(turn) {
+    if is_healthy(turn) {
         let says = Says {
             kind: HEALTHY,
             status: "True",
@@ -281,9 +280,11 @@ fn judge_failures(turn: &mut Turn<'_>) {
 fn is_healthy(turn: &Turn<'_>) -> bool {
     let counts = turn.next.counts;
     let generation = turn.observed.rollout.generation.to_string();
+    let paused = turn.plan.paused || !turn.was.pauses.is_empty();
     let surplus = turn.plan.canary().is_some() && counts.replicas != turn.replicas;
     let counted = [counts.updated, counts.available];
-    turn.was.observed_generation == Some(generation)
+    !paused
+        && turn.was.observed_generation == Some(generation)
         && !surplus
         && counted.iter().all(|count| *count == turn.replicas)
         && turn.is_past_steps()
@@ -338,7 +339,7 @@ fn is_exempt(turn: &Turn<'_>) -> bool {
         .is_some_and(|condition| condition.status == "True");
     let held = matches!(turn.plan.foreign, Foreign::Live(_));
     let leaving = turn.others.iter().any(|set| {
-        set.deadline().is_some()
+        (set.deadline().is_some() && set.wanted > 0)
             || (turn.routing().is_some() && turn.next.is_promoted() && set.wanted > 0)
     });
     waits || paused || held || leaving || bluegreen::is_measuring(turn)

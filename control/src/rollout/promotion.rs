@@ -205,11 +205,19 @@ fn is_at(turn: &mut Turn<'_>) -> bool {
     let sizes = scale::sizes(turn);
     let there = !turn.scaled && scale::is_at(turn, sizes);
     if !there {
-        let message = format!(
-            "{} available pods of ReplicaSet \"{}\"",
-            sizes.canary, turn.new.name
-        );
-        turn.wait("pods", message, None);
+        let name = &turn.new.name;
+        match sizes.canary {
+            0 => turn.wait_after(
+                "pods",
+                format!("ReplicaSet \"{name}\" to be without pods"),
+                None,
+            ),
+            pods => turn.wait(
+                "pods",
+                format!("{pods} available pods of ReplicaSet \"{name}\""),
+                None,
+            ),
+        }
     }
     there
 }

@@ -33,6 +33,7 @@ pub(super) fn reconcile(turn: &mut Turn<'_>) {
         return;
     };
     if !is_due(turn.plan, turn.was, turn.now) {
+        turn.note_after("deadline", format!("the restart at {at}"));
         return turn.look_again(time::after(at, 1));
     }
     let Some(pods) = &turn.observed.pods else {

@@ -141,7 +141,16 @@ fn scale_new(turn: &mut Turn<'_>, to: i32) -> bool {
     } else {
         to.max(carried.min(new.wanted))
     }; // a weight that is held keeps its pods
-    (free || may_shrink(turn, new, to)) && turn.scale(new, to, Vec::new())
+    (free || may_shrink_new(turn, to)) && turn.scale(new, to, Vec::new())
+}
+
+/// The last pods of a canary go as those of any revision do: when nothing is sent to them any more.
+fn may_shrink_new(turn: &mut Turn<'_>, to: i32) -> bool {
+    let new = turn.new;
+    match to {
+        0 if new.wanted > 0 && turn.replicas > 0 => may_leave(turn, new),
+        _ => may_shrink(turn, new, to),
+    }
 }
 
 /// What becomes of the new revision after an abort; `to` is what its weight needs.
@@ -265,7 +274,7 @@ fn scale_others(turn: &mut Turn<'_>) {
         .observed
         .revisions
         .iter()
-        .map(|set| set.available)
+        .map(|set| set.available.min(set.wanted)) // a count may be older than a size
         .sum();
     let surplus = available - (turn.replicas - slack.unavailable);
     if surplus <= 0 {
@@ -281,9 +290,21 @@ fn scale_others(turn: &mut Turn<'_>) {
 fn cut_unhealthy(turn: &mut Turn<'_>, set: &Revision) -> bool {
     let working = match turn.routing() {
         None => set.available,
+        Some(_) if may_be_sent(turn, set) => return false, // those that come back are there
         Some(_) => set.available.max(set.ready),
     };
     working < set.wanted && turn.scale(set, working, Vec::new())
+}
+
+/// Some proxy may still send it requests, so that all of its pods stay.
+fn may_be_sent(turn: &mut Turn<'_>, set: &Revision) -> bool {
+    let left = turn.next.memory.left.contains_key(&set.hash);
+    if !left {
+        let missing = traffic::missing(turn);
+        let message = format!("{missing}, before ReplicaSet \"{}\" shrinks", set.name);
+        turn.wait_after("acknowledgement", message, None);
+    }
+    !left
 }
 
 /// Without routing every pod of an old revision gets requests: they go as fast as availability allows.

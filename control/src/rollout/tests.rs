@@ -3,6 +3,7 @@
 mod bluegreen;
 mod duration;
 mod dynamic;
+mod found;
 mod golden;
 mod model;
 mod pingpong;

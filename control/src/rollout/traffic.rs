@@ -75,10 +75,11 @@ fn trial<'a>(turn: &mut Turn<'a>, routing: &Routing, stable: &Revision) -> Optio
         });
     }
     let weight = weight(turn, routing, stable)?;
+    let goes_on = !turn.is_promoted() && !turn.is_aborted() && turn.new.available > 0;
     Some(Trial {
         set: turn.new,
         weight,
-        listed: !turn.is_promoted() && !turn.is_aborted() && turn.new.available > 0,
+        listed: goes_on && (weight > 0 || scale::sizes(turn).canary > 0),
     })
 }
 

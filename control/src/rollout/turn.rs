@@ -235,6 +235,11 @@ impl<'a> Turn<'a> {
             .get_or_insert_with(|| waiting(reason, message, None));
     }
 
+    /// Something has been named that the rollout waits for.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waiting.is_some() || self.aftermath.is_some()
+    }
+
     /// Names what the rollout waits for, if nobody has named anything, where somebody else says when to look again.
     pub(super) fn note(&mut self, reason: &str, message: String) {
         if self.aftermath.is_none() {

@@ -1,0 +1,421 @@
+//! The controller around the decisions, as `reconcile` is: caches, looks, writes one after another, failures, deaths.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::api::{Seen, Write};
+use super::guards;
+use super::happening::Trouble;
+use super::rules::{self, Case};
+use super::spec;
+use super::world::{Due, Kind, World};
+use super::{Broken, Scene, Tamper};
+use crate::api::rollout::{Rollout, RolloutStatus};
+use crate::api::split::Memory;
+use crate::rollout::decision::{Action, Decision};
+use crate::rollout::observed::{Observed, Pod, Revision};
+use crate::rollout::plan::{self, Invalid, plan};
+use crate::rollout::{Plan, State, decide, restart};
+
+/// A plan, or why there is none.
+type Planned = Arc<Result<Plan, Vec<Invalid>>>;
+
+/// The controller: what it has seen, and what it is about.
+#[derive(Debug)]
+pub(super) struct Controller {
+    is_up: bool,
+    /// How far each cache has got.
+    seen: Seen,
+    /// How far each must get before the next look (control-plane rules, section 5).
+    must_see: Seen,
+    observed: Observed,
+    /// Versions of the ReplicaSets, in the order of `observed.revisions`.
+    versions: Vec<u64>,
+    rollout: Rollout,
+    status: RolloutStatus,
+    annotated: Option<Memory>,
+    split_memory: Option<Memory>,
+    planned: Option<(i64, u64, Planned)>,
+    /// When it looks next.
+    look_at: Option<i64>,
+    /// What is left to write.
+    writes: VecDeque<Write>,
+    /// How long after the writes it looks again by itself, in milliseconds.
+    again: Option<i64>,
+    failures: u32,
+    /// Looks so far.
+    pub(super) looks: u64,
+    /// Looks in a row that wrote, with nothing else happening.
+    pub(super) restless: u32,
+    /// When anything was written last.
+    pub(super) wrote_at: i64,
+    /// Breaks decisions, where a rule is to be shown to notice.
+    pub(super) tamper: Option<Tamper>,
+}
+
+impl Controller {
+    pub(super) fn new(world: &World) -> Self {
+        Self {
+            is_up: false,
+            seen: Seen::default(),
+            must_see: Seen::default(),
+            observed: Observed::default(),
+            versions: Vec::new(),
+            rollout: world.rollout.clone(),
+            status: RolloutStatus::default(),
+            annotated: None,
+            split_memory: None,
+            planned: None,
+            look_at: None,
+            writes: VecDeque::new(),
+            again: None,
+            failures: 0,
+            looks: 0,
+            restless: 0,
+            wrote_at: 0,
+            tamper: None,
+        }
+    }
+
+    /// It comes up and reads everything.
+    pub(super) fn start(&mut self, world: &mut World) {
+        self.is_up = true;
+        self.must_see = Seen::default();
+        self.failures = 0;
+        for kind in Kind::ALL {
+            self.hear(world, kind);
+        }
+        world.note(|_| "the controller starts".to_owned());
+    }
+
+    /// It dies, and what it was about is forgotten.
+    fn die(&mut self, world: &mut World) {
+        self.is_up = false;
+        self.writes.clear();
+        self.look_at = None;
+        let pause = world.dice.between(50, 8_000);
+        world.after(pause, Due::Start);
+        world.note(|_| "the controller dies".to_owned());
+    }
+
+    /// A cache hears of what has changed.
+    pub(super) fn hear(&mut self, world: &mut World, kind: Kind) {
+        if !self.is_up {
+            return;
+        }
+        self.seen[kind.index()] = world.version;
+        match kind {
+            Kind::Rollout => {
+                self.observed.rollout.clone_from(&world.metadata);
+                self.rollout.clone_from(&world.rollout);
+                self.status.clone_from(&world.status);
+                self.annotated.clone_from(&world.annotated);
+            }
+            Kind::Sets => self.hear_sets(world),
+            Kind::Services => self.observed.services.clone_from(&world.services),
+            Kind::Split => {
+                let split = world.split.as_ref();
+                self.observed.split = split.map(|split| split.written.clone());
+                self.split_memory = split.map(|split| split.memory.clone());
+            }
+            Kind::Runs => {
+                let runs = world.runs.iter();
+                self.observed.runs = runs.map(|(_, run)| run.clone()).collect();
+            }
+        }
+        let delay = world.dice.between(1, 20);
+        self.wake(world, delay);
+    }
+
+    fn hear_sets(&mut self, world: &World) {
+        let known = std::mem::take(&mut self.observed.revisions);
+        let mut known: Vec<(u64, Option<Revision>)> = std::mem::take(&mut self.versions)
+            .into_iter()
+            .zip(known.into_iter().map(Some))
+            .collect();
+        for set in &world.sets {
+            let version = set.stamp.version;
+            let mut same = known.iter_mut();
+            let same = same.find(|(known, _)| *known == version);
+            let revision = same.and_then(|(_, revision)| revision.take());
+            let revision = revision.unwrap_or_else(|| set.revision.clone());
+            self.observed.revisions.push(revision);
+            self.versions.push(version);
+        }
+    }
+
+    /// It is to look after so many milliseconds at the latest.
+    pub(super) fn wake(&mut self, world: &mut World, delay: i64) {
+        let at = world.now + delay.max(0);
+        if self.is_up && self.look_at.is_none_or(|look_at| at < look_at) {
+            self.look_at = Some(at);
+            world.after(delay, Due::Look);
+        }
+    }
+
+    /// It looks, if it is time to, and decides.
+    pub(super) fn look(&mut self, world: &mut World) -> Result<(), Broken> {
+        if !self.is_up || self.look_at.is_none_or(|at| at > world.now) {
+            return Ok(());
+        }
+        self.look_at = None;
+        if !self.writes.is_empty() {
+            return Ok(()); // it looks when they are done
+        }
+        if self
+            .must_see
+            .iter()
+            .zip(&self.seen)
+            .any(|(must, seen)| must > seen)
+        {
+            self.wake(world, 1_000);
+            return Ok(());
+        }
+        self.looks += 1;
+        world.decided = self.rollout.spec.replicas.unwrap_or(1);
+        let now = world.clock();
+        let planned = self.planned();
+        let memory = self.memory();
+        let was = State::from_status(&self.status, &memory);
+        self.observed.fleet = world.fleet(self.observed.split.as_ref());
+        let decision = match planned.as_ref() {
+            Ok(plan) => self.decide(world, plan, &was, now)?,
+            Err(complaints) => plan::refuse(&self.observed.rollout, &was, complaints, now),
+        };
+        self.begin(world, decision, &memory, now);
+        Ok(())
+    }
+
+    /// Decides, and has it checked.
+    fn decide(
+        &mut self,
+        world: &mut World,
+        plan: &Plan,
+        was: &State,
+        now: Timestamp,
+    ) -> Result<Decision, Broken> {
+        let due = restart::is_due(plan, was, now);
+        self.observed.pods = due.then(|| live_pods(world));
+        let mut decision = decide(plan, was, &self.observed, now);
+        let mut again = decide(plan, was, &self.observed, now);
+        if let Some(tamper) = self.tamper {
+            let scene = |is_second| Scene {
+                state: was,
+                observed: &self.observed,
+                now,
+                is_second,
+            };
+            tamper(&mut decision, scene(false));
+            tamper(&mut again, scene(true));
+        }
+        let case = Case {
+            plan,
+            was,
+            observed: &self.observed,
+            decision: &decision,
+            again: &again,
+        };
+        let holds = rules::check(&case);
+        if holds.is_err() {
+            world.note(|_| shown(&decision));
+        }
+        holds.map(|()| decision)
+    }
+
+    fn planned(&mut self) -> Planned {
+        let generation = self.observed.rollout.generation;
+        let services = self.seen[Kind::Services.index()];
+        if let Some((of, seen, planned)) = &self.planned
+            && (*of, *seen) == (generation, services)
+        {
+            return Arc::clone(planned);
+        }
+        let references = spec::references(&self.observed.services);
+        let planned = Arc::new(plan(&self.rollout, &references));
+        self.planned = Some((generation, services, Arc::clone(&planned)));
+        planned
+    }
+
+    fn memory(&self) -> Memory {
+        match &self.split_memory {
+            Some(memory) => memory.clone(),
+            None => self.annotated.clone().unwrap_or_default(),
+        }
+    }
+
+    /// Begins to write what has been decided.
+    fn begin(&mut self, world: &mut World, decision: Decision, was: &Memory, now: Timestamp) {
+        world.note(|_| shown(&decision));
+        let mut has_split = self.split_memory.is_some();
+        for action in &decision.actions {
+            has_split = !matches!(action, Action::DeleteSplit)
+                && (has_split || matches!(action, Action::WriteSplit(_)));
+        }
+        let same_place = has_split == self.split_memory.is_some();
+        let moved = has_split && (self.annotated.is_some() || !same_place);
+        let news = match has_split {
+            true => decision.memory != *was || moved,
+            false => is_news(was, &decision.memory) || !same_place,
+        };
+        self.again = decision.again.map(|again| {
+            let wait = again.duration_since(now).as_millis();
+            i64::try_from(wait).unwrap_or(i64::MAX).clamp(1, LONGEST)
+        });
+        self.writes
+            .extend(decision.actions.into_iter().map(Write::Action));
+        if news {
+            self.writes.push_back(Write::Memory(decision.memory));
+        }
+        if decision.status != self.status {
+            self.writes
+                .push_back(Write::Status(Box::new(decision.status)));
+        }
+        world.look = 0;
+        match self.writes.is_empty() {
+            true => self.rest(world),
+            false => {
+                self.restless += 1;
+                self.write_soon(world);
+            }
+        }
+    }
+
+    fn write_soon(&mut self, world: &mut World) {
+        let delay = world.dice.between(1, 12);
+        world.after(delay, Due::Write);
+    }
+
+    /// Waits for the next look.
+    fn rest(&mut self, world: &mut World) {
+        self.failures = 0;
+        if let Some(wait) = self.again {
+            self.wake(world, wait);
+        }
+    }
+
+    /// Does the next write, after the guards have had a look at it.
+    pub(super) fn write(&mut self, world: &mut World) -> Result<(), Broken> {
+        let Some(write) = self.writes.pop_front().filter(|_| self.is_up) else {
+            return Ok(());
+        };
+        let trouble = trouble(world);
+        if trouble == Some(Trouble::DiesBefore) {
+            self.die(world);
+            return Ok(());
+        }
+        guards::check(world, &write)?;
+        world.look = self.looks;
+        let result = match trouble {
+            Some(Trouble::Refused | Trouble::Conflict) => Err(super::api::Conflict),
+            _ => world.write(&write, &self.seen),
+        };
+        world.look = 0;
+        if let Ok(Some(kind)) = result {
+            self.must_see[kind.index()] = world.version;
+            self.wrote_at = world.now;
+        }
+        match (result, trouble) {
+            (Ok(_), Some(Trouble::DiesAfter)) => self.die(world),
+            (Ok(_), Some(Trouble::DoneButFailed)) | (Err(_), _) => {
+                world.note(|_| format!("a write fails ({trouble:?})"));
+                self.fail(world);
+            }
+            (Ok(_), _) if self.writes.is_empty() => {
+                self.rest(world);
+                // What woke it meanwhile is looked at now.
+                let delay = world.dice.between(1, 20);
+                self.wake(world, delay);
+            }
+            (Ok(_), _) => self.write_soon(world),
+        }
+        Ok(())
+    }
+
+    /// The rest is left out, and it looks again.
+    fn fail(&mut self, world: &mut World) {
+        self.writes.clear();
+        self.failures = (self.failures + 1).min(11);
+        self.wake(world, 5 << self.failures);
+    }
+}
+
+/// What goes wrong with this write.
+fn trouble(world: &mut World) -> Option<Trouble> {
+    let (_, writes) = world.troubles.first_mut()?;
+    if *writes > 0 {
+        *writes -= 1;
+        return None;
+    }
+    Some(world.troubles.remove(0).0)
+}
+
+/// Pods are read from the API server, not from a cache.
+fn live_pods(world: &World) -> Vec<Pod> {
+    let uid = |set: u32| world.sets.iter().find(|one| one.id == set);
+    let pods = world.pods.iter().filter_map(|pod| {
+        Some(Pod {
+            name: format!("pod-{}", pod.id),
+            uid: format!("u-pod-{}", pod.id),
+            replica_set: uid(pod.set)?.revision.uid.clone(),
+            created_at: World::time(pod.created - pod.created % 1000),
+            ready_since: pod.ready.map(World::time),
+            terminating: pod.terminating,
+        })
+    });
+    pods.collect()
+}
+
+/// An annotation is written for more than another wording of what is waited for.
+fn is_news(was: &Memory, next: &Memory) -> bool {
+    let reason = |memory: &Memory| {
+        memory
+            .waiting
+            .as_ref()
+            .map(|waiting| waiting.reason.clone())
+    };
+    let rest = |memory: &Memory| Memory {
+        waiting: None,
+        ..memory.clone()
+    };
+    reason(was) != reason(next) || rest(was) != rest(next)
+}
+
+/// A decision in a line.
+fn shown(decision: &Decision) -> String {
+    let status = &decision.status;
+    let mut text = format!(
+        "look: {} {} step {:?}",
+        status.phase.as_deref().unwrap_or_default(),
+        status.message.as_deref().unwrap_or_default(),
+        status.current_step_index,
+    );
+    if let Some(waiting) = &decision.memory.waiting {
+        text = format!("{text}; waits for {}", waiting.message);
+    }
+    for action in &decision.actions {
+        let line = line(action);
+        text = format!("{text}\n                 {line}");
+    }
+    text
+}
+
+fn line(action: &Action) -> String {
+    if let Action::CreateReplicaSet(new) = action {
+        return format!("create {}", new.name);
+    }
+    if let Action::ScaleReplicaSet { name, from, to, .. } = action {
+        return format!("scale {name} {from}-{to}");
+    }
+    if let Action::WriteSplit(split) = action {
+        return format!("split {}", super::fleet::shares(split));
+    }
+    if let Action::CreateAnalysisRun(run) = action {
+        return format!("begin {:?}", run.metadata.name);
+    }
+    format!("{action:?}")
+}
+
+/// A day, in milliseconds: a timer longer than any walk.
+const LONGEST: i64 = 86_400_000;

@@ -1,0 +1,138 @@
+//! What must hold of the world at every write of the controller's: what proxies in fact serve, pods that in fact work.
+
+use super::Broken;
+use super::api::Write;
+use super::fleet::{shown, weight};
+use super::rules::{Verdict, ensure};
+use super::world::{Set, World};
+use crate::rollout::decision::Action;
+
+/// A guard and its name.
+type Guard = (&'static str, fn(&World, &Action) -> Verdict);
+
+/// Every guard.
+pub(super) const GUARDS: &[Guard] = &[
+    (
+        "served_weights_keep_their_pods",
+        served_weights_keep_their_pods,
+    ),
+    ("busy_pods_stay", busy_pods_stay),
+    (
+        "listed_versions_have_services",
+        listed_versions_have_services,
+    ),
+    (
+        "no_pods_are_deleted_with_their_set",
+        no_pods_are_deleted_with_their_set,
+    ),
+    ("revision_numbers_differ", revision_numbers_differ),
+];
+
+/// Checks a write that is about to be done.
+pub(super) fn check(world: &World, write: &Write) -> Result<(), Broken> {
+    let Write::Action(action) = write else {
+        return Ok(());
+    };
+    for (rule, holds) in GUARDS {
+        holds(world, action).map_err(|why| Broken { rule, why })?;
+    }
+    Ok(())
+}
+
+fn scaled_down<'a>(world: &'a World, action: &Action) -> Option<(&'a Set, i32)> {
+    let Action::ScaleReplicaSet { name, to, .. } = action else {
+        return None;
+    };
+    let set = world.sets.iter().find(|set| set.revision.name == *name)?;
+    (*to < set.revision.wanted && world.is_routed()).then_some((set, *to))
+}
+
+/// Control-plane rules, section 4: no ReplicaSet is shrunk below what the weights that any proxy serves need of it; so stable's last
+/// ready capacity is never scaled away while it carries traffic. More than `spec.replicas` are never needed.
+///
+/// A person may have changed that since the controller looked.
+fn served_weights_keep_their_pods(world: &World, action: &Action) -> Verdict {
+    let Some((set, to)) = scaled_down(world, action) else {
+        return Ok(());
+    };
+    let revision = &set.revision;
+    let most = world.ready(set.id).min(world.replicas()).min(world.decided);
+    for (proxy, table) in world.tables() {
+        let weight = weight(&table.split, &revision.hash);
+        let needed = table.split.needed(&revision.hash).unwrap_or(0);
+        let needed = i32::try_from(needed).unwrap_or(i32::MAX);
+        let needed = needed.min(most);
+        ensure(weight == 0 || to >= needed, || {
+            format!(
+                "{} to {to}, but {proxy} serves {}",
+                revision.name,
+                shown(table)
+            )
+        })?;
+    }
+    Ok(())
+}
+
+/// Data-plane rules, section 4: a revision's pods go when no proxy serves it any more and nothing is in flight to it, or its drain has
+/// had its time.
+fn busy_pods_stay(world: &World, action: &Action) -> Verdict {
+    let Some((set, 0)) = scaled_down(world, action) else {
+        return Ok(());
+    };
+    let hash = &set.revision.hash;
+    if world.ready(set.id) == 0 || world.replicas().min(world.decided) == 0 || !world.is_busy(hash)
+    {
+        return Ok(());
+    }
+    let memory = world.memory();
+    let since = memory.left.get(hash).map(|since| since.0);
+    let waited = since.map(|since| world.clock().duration_since(since).as_secs());
+    let listed = world.tables().any(|(_, table)| table.split.lists(hash));
+    let drain = world.drain_seconds();
+    ensure(
+        !listed && waited.is_some_and(|waited| waited >= drain),
+        || {
+            format!(
+                "{} goes after {waited:?} s of {drain} and is busy (listed: {listed})",
+                set.revision.name
+            )
+        },
+    )
+}
+
+/// Every version of a Split has a Service that lists its pods.
+fn listed_versions_have_services(world: &World, action: &Action) -> Verdict {
+    let Action::WriteSplit(split) = action else {
+        return Ok(());
+    };
+    for version in &split.versions {
+        let set = world.set(&version.revision);
+        let lacks = set.is_some_and(|set| !set.revision.has_service);
+        ensure(!lacks, || format!("{version:?} has no Service"))?;
+    }
+    Ok(())
+}
+
+/// R7.12: a ReplicaSet that has pods, or is about to, is not deleted.
+fn no_pods_are_deleted_with_their_set(world: &World, action: &Action) -> Verdict {
+    let Action::DeleteReplicaSet { name } = action else {
+        return Ok(());
+    };
+    let set = world.sets.iter().find(|set| set.revision.name == *name);
+    let Some(set) = set else { return Ok(()) };
+    let pods = world.pods.iter().filter(|pod| pod.set == set.id).count();
+    ensure(pods == 0 && set.revision.wanted == 0, || {
+        format!("{name} has {pods} pods")
+    })
+}
+
+/// R1.3: no two ReplicaSets have one number.
+fn revision_numbers_differ(world: &World, _: &Action) -> Verdict {
+    let numbers: Vec<i64> = world
+        .sets
+        .iter()
+        .filter_map(|set| set.revision.number())
+        .collect();
+    let twice = (1..numbers.len()).find(|&index| numbers[..index].contains(&numbers[index]));
+    ensure(twice.is_none(), || format!("{numbers:?}"))
+}

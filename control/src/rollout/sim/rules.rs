@@ -1,0 +1,519 @@
+//! What must hold of every decision, whatever happened before. Each rule is a small function that knows the arithmetic it checks by
+//! itself and asks the deciding code for nothing.
+//!
+//! What must hold of the world at every write stands in [`super::guards`], where a walk must end in [`super::ending`].
+
+use std::collections::BTreeMap;
+
+use super::Broken;
+use super::fleet::weight;
+use crate::api::split::Memory;
+use crate::rollout::State;
+use crate::rollout::decision::{Action, Decision};
+use crate::rollout::observed::{Observed, Revision};
+use crate::rollout::plan::{AbortDelay, CanaryScale, Plan, Routing, Step, Threshold};
+use crate::rollout::split::{CANARY, Split};
+
+/// One decision and what it was made from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Case<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) was: &'a State,
+    pub(super) observed: &'a Observed,
+    pub(super) decision: &'a Decision,
+    /// The decision made once more.
+    pub(super) again: &'a Decision,
+}
+
+/// Whether a rule holds; if not, why.
+pub(super) type Verdict = Result<(), String>;
+
+/// A rule and its name.
+type Rule = (&'static str, fn(&Case<'_>) -> Verdict);
+
+/// Every rule.
+pub(super) const RULES: &[Rule] = &[
+    ("weights_sum_right", weights_sum_right),
+    (
+        "canary_weight_is_at_most_its_step",
+        canary_weight_is_at_most_its_step,
+    ),
+    ("a_raised_weight_has_its_pods", a_raised_weight_has_its_pods),
+    ("nothing_ready_gets_nothing", nothing_ready_gets_nothing),
+    (
+        "an_abort_takes_all_traffic_back",
+        an_abort_takes_all_traffic_back,
+    ),
+    ("the_same_again_is_the_same", the_same_again_is_the_same),
+    ("status_round_trips", status_round_trips),
+    ("waiting_is_named", waiting_is_named),
+    ("trouble_has_a_reason", trouble_has_a_reason),
+    ("healthy_is_true", healthy_is_true),
+    ("surge_is_kept", surge_is_kept),
+    ("enough_stay_available", enough_stay_available),
+    ("evictions_leave_enough", evictions_leave_enough),
+    ("scaling_starts_from_what_is", scaling_starts_from_what_is),
+];
+
+/// Checks every rule.
+pub(super) fn check(case: &Case<'_>) -> Result<(), Broken> {
+    for (rule, holds) in RULES {
+        holds(case).map_err(|why| Broken { rule, why })?;
+    }
+    Ok(())
+}
+
+/// A condition, or why it does not hold.
+pub(super) fn ensure(condition: bool, why: impl FnOnce() -> String) -> Verdict {
+    match condition {
+        true => Ok(()),
+        false => Err(why()),
+    }
+}
+
+impl Case<'_> {
+    fn replicas(&self) -> i32 {
+        self.plan.replicas.unwrap_or(1)
+    }
+
+    fn routing(&self) -> Option<&Routing> {
+        self.plan.routing()
+    }
+
+    /// The Split that this decision writes.
+    fn writes(&self) -> Option<&Split> {
+        let mut actions = self.decision.actions.iter().rev();
+        actions.find_map(|action| {
+            let Action::WriteSplit(split) = action else {
+                return None;
+            };
+            Some(split)
+        })
+    }
+
+    /// The Split as it stands after this decision.
+    fn split(&self) -> Option<&Split> {
+        let written = self.observed.split.as_ref().map(|written| &written.split);
+        self.writes().or(written)
+    }
+
+    fn set(&self, hash: &str) -> Option<&Revision> {
+        self.observed.revisions.iter().find(|set| set.hash == hash)
+    }
+
+    fn available(&self, hash: &str) -> i32 {
+        self.set(hash).map_or(0, |set| set.available)
+    }
+
+    /// Hash of the revision that the spec asks for.
+    fn wanted(&self) -> &str {
+        self.decision
+            .status
+            .current_pod_hash
+            .as_deref()
+            .unwrap_or_default()
+    }
+
+    fn was_promoted(&self) -> bool {
+        self.was.stable.as_deref() == Some(self.wanted())
+    }
+
+    /// It writes nothing.
+    fn is_still(&self) -> bool {
+        self.decision.actions.is_empty() && self.decision.status == self.was.status()
+    }
+
+    /// The turn got as far as traffic: it was not one that only creates, resets, pauses or resumes.
+    fn got_to_traffic(&self) -> bool {
+        self.is_still() || self.writes().is_some()
+    }
+
+    /// Index of the step that the turn began at, never beyond the number of steps.
+    fn step(&self) -> usize {
+        let count = self.plan.steps().len();
+        self.was.step.unwrap_or(count).min(count)
+    }
+
+    /// The weight that the steps up to this one ask for.
+    fn asked(&self, whole: i32) -> i32 {
+        let steps = self.plan.steps();
+        if self.step() == steps.len() {
+            return whole;
+        }
+        let mut weights = steps.iter().take(self.step() + 1).filter_map(|step| {
+            let Step::SetWeight(weight) = step else {
+                return None;
+            };
+            Some(*weight)
+        });
+        weights.next_back().unwrap_or(0)
+    }
+
+    /// The last `setCanaryScale` up to this step, in pods.
+    fn canary_scale(&self, whole: i32) -> Option<i32> {
+        let steps = self.plan.steps();
+        let mut scales = steps.iter().take(self.step() + 1).filter_map(|step| {
+            let Step::SetCanaryScale(scale) = step else {
+                return None;
+            };
+            Some(*scale)
+        });
+        match scales.next_back().filter(|_| self.step() < steps.len())? {
+            CanaryScale::Replicas(pods) => Some(pods),
+            CanaryScale::Weight(weight) => Some(up(self.replicas(), weight, whole)),
+            CanaryScale::MatchTrafficWeight => None,
+        }
+    }
+
+    /// Pods that satisfy a number of pods.
+    fn enough(&self, pods: i32) -> i32 {
+        match self.plan.threshold() {
+            None => pods,
+            Some(Threshold::Percent(percent)) => up(pods, percent, 100),
+            Some(Threshold::Pods(least)) => least.min(pods),
+        }
+    }
+
+    /// Sizes of the ReplicaSets after this decision.
+    fn sizes(&self) -> BTreeMap<&str, i32> {
+        let sets = self.observed.revisions.iter();
+        let mut sizes: BTreeMap<&str, i32> =
+            sets.map(|set| (set.name.as_str(), set.wanted)).collect();
+        for action in &self.decision.actions {
+            if let Action::ScaleReplicaSet { name, to, .. } = action {
+                sizes.insert(name, *to);
+            }
+        }
+        sizes
+    }
+}
+
+/// `⌈pods · part ÷ whole⌉`.
+fn up(pods: i32, part: i32, whole: i32) -> i32 {
+    let product = i64::from(pods) * i64::from(part);
+    let rounded = (product + i64::from(whole) - 1).div_euclid(i64::from(whole));
+    i32::try_from(rounded).unwrap()
+}
+
+fn down(pods: i32, part: i32, whole: i32) -> i32 {
+    i32::try_from((i64::from(pods) * i64::from(part)).div_euclid(i64::from(whole))).unwrap()
+}
+
+/// R8.3: the weights of every rule, and those in the status, sum up to the whole.
+fn weights_sum_right(case: &Case<'_>) -> Verdict {
+    let whole = case.routing().map_or(100, |routing| routing.whole);
+    for rule in case.writes().iter().flat_map(|split| &split.rules) {
+        let sum = rule
+            .weights
+            .values()
+            .map(|weight| i64::from(*weight))
+            .sum::<i64>();
+        ensure(sum == i64::from(whole), || format!("{rule:?}"))?;
+    }
+    let Some(weights) = &case.decision.status.canary.weights else {
+        return Ok(());
+    };
+    let others = weights.additional.iter().map(|other| other.weight);
+    let sum = weights.canary.weight + weights.stable.weight + others.sum::<i32>();
+    ensure(case.routing().is_none() || sum == whole, || {
+        format!("{weights:?}")
+    })
+}
+
+/// R8.1: a canary weight is raised to at most what its step asks for; `promote --full` asks for all.
+fn canary_weight_is_at_most_its_step(case: &Case<'_>) -> Verdict {
+    let (Some(routing), Some(after)) = (case.routing(), &case.decision.status.canary.weights)
+    else {
+        return Ok(());
+    };
+    let same = |canary: &&crate::api::rollout::WeightDestination| {
+        canary.pod_template_hash == after.canary.pod_template_hash
+    };
+    let before = case.was.weights.as_ref().map(|weights| &weights.canary);
+    let before = before.filter(same).map_or(0, |canary| canary.weight);
+    let hash = after
+        .canary
+        .pod_template_hash
+        .as_deref()
+        .unwrap_or_default();
+    let written = case
+        .observed
+        .split
+        .as_ref()
+        .map_or(0, |written| weight(&written.split, hash));
+    let before = before.max(i32::try_from(written).unwrap_or(i32::MAX));
+    let after = after.canary.weight;
+    let asked = case.asked(routing.whole);
+    let full = case.was.promote_full || case.was_promoted();
+    ensure(after <= before.max(asked) || full, || {
+        format!(
+            "{after} is above {asked}, which step {} asks for",
+            case.step()
+        )
+    })
+}
+
+/// R8.2, R8.6: a version gets more than before only with the pods that this share needs; stable, which takes what others lose, only
+/// where the canary goes on and loses by its step.
+fn a_raised_weight_has_its_pods(case: &Case<'_>) -> Verdict {
+    let (Some(routing), Some(after), Some(before)) =
+        (case.routing(), case.writes(), &case.observed.split)
+    else {
+        return Ok(());
+    };
+    for version in &after.versions {
+        let (from, to) = (
+            weight(&before.split, &version.revision),
+            weight(after, &version.revision),
+        );
+        if to <= from || is_taken_back(case, &version.revision) {
+            continue;
+        }
+        let to = i32::try_from(to).unwrap();
+        let needed = pods_for(case, routing, version.name == CANARY, to);
+        let available = case.available(&version.revision);
+        ensure(available >= needed, || {
+            format!(
+                "{} gets {to} with {available} of {needed} pods",
+                version.revision
+            )
+        })?;
+    }
+    Ok(())
+}
+
+/// Pods that a version's weight needs.
+fn pods_for(case: &Case<'_>, routing: &Routing, is_canary: bool, weight: i32) -> i32 {
+    let (all, whole) = (case.replicas(), routing.whole);
+    if !is_canary {
+        return case.enough(down(all, weight, whole));
+    }
+    let by_weight = up(all, weight, whole);
+    let by_scale = case
+        .canary_scale(whole)
+        .filter(|_| weight == case.asked(whole));
+    case.enough(by_scale.unwrap_or(by_weight).min(by_weight).max(1))
+}
+
+/// Stable takes everything back at once: an abort, a way back, another revision, a canary that is gone.
+fn is_taken_back(case: &Case<'_>, hash: &str) -> bool {
+    let new = case.wanted();
+    let before = case.observed.split.as_ref();
+    let has_some = before.is_some_and(|before| weight(&before.split, new) > 0);
+    let goes_on =
+        !case.decision.status.abort && !case.was_promoted() && case.available(new) > 0 && has_some;
+    let is_stable = case.was.stable.as_deref() == Some(hash);
+    let has_canary = case.canary_scale(1_000) != Some(0) && case.replicas() > 0;
+    is_stable && !(goes_on && has_canary)
+}
+
+/// R8.1 d: a canary with no available pod has no weight.
+fn nothing_ready_gets_nothing(case: &Case<'_>) -> Verdict {
+    if case.routing().is_none() || !case.got_to_traffic() {
+        return Ok(());
+    }
+    let split = case.split();
+    let canary =
+        split.and_then(|split| split.versions.iter().find(|version| version.name == CANARY));
+    let Some((split, canary)) = split.zip(canary) else {
+        return Ok(());
+    };
+    let weight = weight(split, &canary.revision);
+    ensure(weight == 0 || case.available(&canary.revision) > 0, || {
+        format!("{} has {weight} and no pod", canary.revision)
+    })
+}
+
+/// R11.2: once it is known to be aborted, nothing is sent to any revision but stable, and nobody is waited for.
+fn an_abort_takes_all_traffic_back(case: &Case<'_>) -> Verdict {
+    let status = &case.decision.status;
+    let (known, was_known) = (status.aborted_at.is_some(), case.was.aborted_at.is_some());
+    let aborted = status.abort && case.was.abort && case.was.stable.is_some();
+    let dealt_with = aborted && known && (!was_known || case.got_to_traffic());
+    let (Some(routing), Some(split), true) = (case.routing(), case.split(), dealt_with) else {
+        return Ok(());
+    };
+    let before = case.observed.split.as_ref();
+    for version in &split.versions {
+        let is_stable = Some(&version.revision) == case.was.stable.as_ref();
+        let weight = weight(split, &version.revision);
+        let most = before.map_or(0, |before| self::weight(&before.split, &version.revision));
+        let most = if routing.dynamic { most } else { 0 }; // R8.4: as stable grows
+        ensure(is_stable || weight <= most, || {
+            format!("aborted, and {} still has {weight}", version.revision)
+        })?;
+    }
+    Ok(())
+}
+
+/// The same arguments give the same answer.
+fn the_same_again_is_the_same(case: &Case<'_>) -> Verdict {
+    ensure(case.decision == case.again, || {
+        format!("{:#?}\nand then\n{:#?}", case.decision, case.again)
+    })
+}
+
+/// What is written to a status, and to the memory beside it, is read back as it was written.
+fn status_round_trips(case: &Case<'_>) -> Verdict {
+    if case.is_still() && case.decision.memory == case.was.memory {
+        return Ok(());
+    }
+    let Decision { status, memory, .. } = case.decision;
+    let text = serde_json::to_vec(status).map_err(|error| error.to_string())?;
+    let read = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+    ensure(*status == read, || {
+        format!("{status:#?}\nbecomes {read:#?}")
+    })?;
+    let text = serde_json::to_vec(memory).map_err(|error| error.to_string())?;
+    let kept: Memory = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+    ensure(*memory == kept, || {
+        format!("{memory:#?}\nbecomes {kept:#?}")
+    })?;
+    let again = State::from_status(&read, &kept).status();
+    ensure(read == again, || format!("{read:#?}\nbecomes {again:#?}"))
+}
+
+/// A decision that leaves something undone and writes nothing names what it waits for, and when it looks again, unless it is a person.
+fn waiting_is_named(case: &Case<'_>) -> Verdict {
+    if !case.is_still() || !is_unfinished(case) {
+        return Ok(());
+    }
+    let waiting = case.decision.memory.waiting.as_ref();
+    let named = waiting.is_some_and(|waiting| !waiting.message.is_empty());
+    ensure(named, || {
+        format!("{} and nothing is waited for", told(case))
+    })?;
+    let person = waiting.is_some_and(|waiting| waiting.reason == "person");
+    ensure(person || case.decision.again.is_some(), || {
+        format!("{} and it never looks again", told(case))
+    })
+}
+
+fn told(case: &Case<'_>) -> String {
+    let status = &case.decision.status;
+    format!("{:?} {:?}", status.phase, status.message)
+}
+
+/// An update that goes on, or old pods that are still to go.
+fn is_unfinished(case: &Case<'_>) -> bool {
+    let status = &case.decision.status;
+    let aborted = status.abort;
+    let kept = [
+        case.was.stable.as_deref(),
+        Some(case.wanted()).filter(|_| !aborted),
+    ];
+    let never = aborted && case.plan.delays().abort == AbortDelay::Never;
+    let mut sets = case.observed.revisions.iter();
+    let leaving = sets.any(|set| {
+        let stays = kept.contains(&Some(set.hash.as_str())) || (never && set.hash == case.wanted());
+        !stays && set.wanted > 0
+    });
+    let phase = status.phase.as_deref();
+    leaving
+        || matches!(phase, Some("Progressing" | "Paused"))
+        || (phase == Some("Degraded") && !aborted)
+}
+
+/// A phase that needs somebody says why.
+fn trouble_has_a_reason(case: &Case<'_>) -> Verdict {
+    let status = &case.decision.status;
+    let phase = status.phase.as_deref().unwrap_or_default();
+    let silent = status.message.as_deref().is_none_or(str::is_empty);
+    ensure(phase == "Healthy" || phase.is_empty() || !silent, || {
+        format!("{phase} without a word")
+    })
+}
+
+/// Healthy is said only where the revision that the spec asks for is stable, has its pods, and has all traffic.
+fn healthy_is_true(case: &Case<'_>) -> Verdict {
+    let status = &case.decision.status;
+    let spoken = status.observed_generation == Some(case.observed.rollout.generation.to_string());
+    if status.phase.as_deref() != Some("Healthy") || !spoken {
+        return Ok(());
+    }
+    let (new, replicas) = (case.wanted(), case.replicas());
+    let stable = status.stable_rs.as_deref();
+    ensure(stable == Some(new), || {
+        format!("stable is {stable:?}, not {new}")
+    })?;
+    let counts = (status.updated_replicas, status.available_replicas);
+    ensure(counts.0 >= replicas && counts.1 >= replicas, || {
+        format!("{counts:?} of {replicas}")
+    })?;
+    let Some((split, _)) = case.split().zip(case.routing()) else {
+        return Ok(());
+    };
+    let mut others = split
+        .versions
+        .iter()
+        .filter(|version| version.revision != new);
+    let other = others.find(|version| weight(split, &version.revision) > 0);
+    ensure(other.is_none() || replicas == 0, || {
+        format!("{other:?} still has traffic")
+    })
+}
+
+/// R7.1, R7.4: without routing an update has no more pods than the surge allows.
+fn surge_is_kept(case: &Case<'_>) -> Verdict {
+    if case.routing().is_some() {
+        return Ok(());
+    }
+    let (surge, _) = slack(case);
+    let before: i32 = case.observed.revisions.iter().map(|set| set.wanted).sum();
+    let after: i32 = case.sizes().values().sum();
+    let most = case.replicas() + surge;
+    ensure(after <= most.max(before), || {
+        format!("{before} pods become {after}, above {most}")
+    })
+}
+
+/// R7.1, R7.4: without routing scaling leaves as many pods available as may not be missing.
+fn enough_stay_available(case: &Case<'_>) -> Verdict {
+    if case.routing().is_some() {
+        return Ok(());
+    }
+    let (_, unavailable) = slack(case);
+    let sizes = case.sizes();
+    let sets = || case.observed.revisions.iter();
+    let size = |set: &Revision| sizes.get(set.name.as_str()).copied().unwrap_or(0);
+    let before: i32 = sets().map(|set| set.available.min(set.wanted)).sum();
+    let after: i32 = sets().map(|set| set.available.min(size(set))).sum();
+    let least = case.replicas() - unavailable;
+    ensure(after >= least.min(before), || {
+        format!("{before} available pods become {after}, below {least}")
+    })
+}
+
+/// R7.1 by itself: surge up, unavailable down, one of the two at least.
+fn slack(case: &Case<'_>) -> (i32, i32) {
+    let slack = case.plan.slack(case.replicas());
+    (slack.surge, slack.unavailable)
+}
+
+/// R21.1: with the evicted pods gone there are as many available ones as are wanted, but for those that may be missing.
+fn evictions_leave_enough(case: &Case<'_>) -> Verdict {
+    let evictions = case.decision.actions.iter();
+    let evictions = evictions.filter(|action| matches!(action, Action::EvictPod { .. }));
+    let count = i32::try_from(evictions.count()).unwrap();
+    if count == 0 {
+        return Ok(());
+    }
+    let sum = |of: fn(&Revision) -> i32| case.observed.revisions.iter().map(of).sum::<i32>();
+    let least = case.replicas().max(sum(|set| set.wanted)) - slack(case).1.max(1);
+    let left = sum(|set| set.available) - count;
+    ensure(left >= least, || format!("{left} of {least} pods are left"))
+}
+
+/// A scaling says what it starts from, and changes it.
+fn scaling_starts_from_what_is(case: &Case<'_>) -> Verdict {
+    for action in &case.decision.actions {
+        if let Action::ScaleReplicaSet { name, from, to, .. } = action {
+            let set = case.observed.revisions.iter().find(|set| set.name == *name);
+            let wanted = set.map(|set| set.wanted);
+            ensure(wanted == Some(*from) && from != to && *to >= 0, || {
+                format!("{name} from {from} to {to}, and it has {wanted:?}")
+            })?;
+        }
+    }
+    Ok(())
+}

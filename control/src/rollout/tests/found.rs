@@ -1,0 +1,159 @@
+//! What the simulation found: each a small scene of what a seed had met.
+
+use serde_json::json;
+
+use super::Model;
+use crate::rollout::Action;
+
+fn waits_for(model: &Model) -> String {
+    let waiting = model.memory.waiting.as_ref();
+    waiting.map_or_else(String::new, |waiting| {
+        format!("{}: {}", waiting.reason, waiting.message)
+    })
+}
+
+fn half() -> serde_json::Value {
+    json!([{"setWeight": 50}, {"pause": {}}])
+}
+
+#[test]
+fn a_promoted_rollout_that_a_person_pauses_comes_to_rest() {
+    // Seed 1: Progressing went from RolloutPaused to NewReplicaSetAvailable and back in every look.
+    let mut model = Model::routed(3, &half()).deployed();
+    model.edit(|spec| spec["paused"] = json!(true));
+    model.run();
+    assert_eq!(model.message(), "manually paused");
+    assert_eq!(
+        waits_for(&model),
+        "person: a person to resume, since spec.paused is set"
+    );
+}
+
+#[test]
+fn a_deadline_on_an_empty_replica_set_does_not_put_off_the_progress_deadline() {
+    // Seed 24: observed point 7 leaves the annotation on an aborted canary for ever.
+    let mut model = Model::routed(2, &half()).deployed();
+    model.image("2");
+    model.run_ready();
+    model.status.abort = true;
+    model.run();
+    model.wait(31);
+    model.run();
+    assert!(model.set("2").wanted == 0 && model.set("2").deadline().is_some());
+    model.image("3");
+    model.run();
+    model.wait(700);
+    model.run();
+    assert_eq!(model.phase(), "Degraded", "{}", model.message());
+}
+
+#[test]
+fn a_count_that_is_older_than_a_size_is_not_counted_twice() {
+    // Seed 0: the status of a ReplicaSet that was just scaled down still counted its last pods.
+    let mut model = Model::basic(8, &half()).deployed();
+    model.image("2");
+    model.run_ready();
+    model.image("3");
+    for _ in 0..12 {
+        model.turn();
+        let name = model.set("2").name.clone();
+        let mut stale = model.observed();
+        for set in stale.revisions.iter_mut().filter(|set| set.name == name) {
+            set.available = set.available.max(4);
+        }
+        let plan = model.plan().unwrap();
+        let decision = crate::rollout::decide(&plan, &model.state(), &stale, model.now);
+        let mut sure: i32 = model
+            .sets
+            .iter()
+            .map(|set| set.available.min(set.wanted))
+            .sum();
+        for action in &decision.actions {
+            if let Action::ScaleReplicaSet { name, to, .. } = action {
+                let set = model.sets.iter().find(|set| set.name == *name).unwrap();
+                sure -= (set.available - to).max(0);
+            }
+        }
+        assert!(
+            sure >= 6,
+            "25 % of 8 may be missing, not {}: {decision:#?}",
+            8 - sure
+        );
+    }
+}
+
+#[test]
+fn a_canary_that_its_steps_scale_to_nothing_finishes_its_requests() {
+    // Seed 30: it was scaled to 0 with requests in flight, and while its own Service still led to it.
+    let steps = json!([{"setWeight": 50}, {"setWeight": 0}, {"pause": {}}]);
+    let mut model = Model::routed(4, &steps).deployed();
+    model.image("2");
+    let hash = |model: &Model| model.set("2").hash.clone();
+    model.run();
+    model.in_flight.insert(hash(&model), 1);
+    model.run_ready();
+    assert_eq!(model.weights(), Some((0, 100)));
+    assert!(!model.split.as_ref().unwrap().split.lists(&hash(&model)));
+    assert_eq!(model.set("2").wanted, 2);
+    assert!(
+        waits_for(&model).starts_with("drain: 1 requests in flight"),
+        "{}",
+        waits_for(&model)
+    );
+    model.in_flight.clear();
+    model.run();
+    assert_eq!(
+        (model.set("2").wanted, model.message()),
+        (0, "CanaryPauseStep")
+    );
+}
+
+#[test]
+fn unready_pods_of_an_overtaken_revision_stay_while_a_proxy_serves_it() {
+    // Seeds 37, 107: they were cut as idle, and were back by the time the cut was done.
+    let mut model = Model::routed(4, &half()).deployed();
+    model.image("2");
+    model.run_ready();
+    model.ready("2", 1);
+    model.prompt = false;
+    model.image("3");
+    model.run();
+    assert_eq!(model.set("2").wanted, 2);
+    model.prompt = true;
+    model.acknowledge();
+    model.run();
+    assert!(model.set("2").wanted < 2);
+}
+
+#[test]
+fn a_stable_that_loses_its_pods_is_waited_for_by_name() {
+    // Seed 1: Progressing, and nothing was named.
+    let mut model = Model::basic(4, &json!([])).deployed();
+    model.ready("1", 3);
+    model.run();
+    let name = model.set("1").name.clone();
+    assert_eq!(
+        waits_for(&model),
+        format!("pods: 4 available pods of ReplicaSet \"{name}\"")
+    );
+    assert!(model.decide().again.is_some());
+}
+
+#[test]
+fn an_aborted_canary_that_may_not_go_yet_says_so() {
+    // Seed 3: without routing, stable too small to let the canary go.
+    let mut model = Model::basic(2, &half()).deployed();
+    model.image("2");
+    model.run_ready();
+    model.ready("1", 0);
+    model.run();
+    model.status.abort = true;
+    model.run();
+    assert_eq!(model.phase(), "Degraded");
+    assert!(model.set("2").wanted > 0);
+    assert!(
+        waits_for(&model).starts_with("pods: 2 available pods of ReplicaSet"),
+        "{}",
+        waits_for(&model)
+    );
+}
