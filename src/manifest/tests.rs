@@ -166,6 +166,7 @@ fn the_examples_can_be_read_together() {
             "canary-demo-routed",
             "canary-demo",
             "demo",
+            "my-app",
             "processes"
         ]
     );
