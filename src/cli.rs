@@ -151,8 +151,8 @@ pub(crate) struct RunArgs {
     /// Service that answers for hosts that name no Service
     #[arg(long, value_name = "NAMESPACE/NAME")]
     pub(crate) default_service: Option<String>,
-    /// Blocks of other routers in trafficRouting: `auto` waits while what they name exists, `translate` never waits
-    #[arg(long, value_name = "auto|translate", default_value = "auto")]
+    /// Blocks of other routers in trafficRouting: `translate` never waits, `auto` waits while what they name exists, as on a cluster
+    #[arg(long, value_name = "auto|translate", default_value = "translate")]
     pub(crate) foreign_routers: String,
     /// Threads of the proxy [default: the CPUs this process may use]
     #[arg(long, value_name = "N")]

@@ -88,7 +88,7 @@ fn parts(settings: &DemoSettings) -> Settings {
             namespace: "default".to_owned(),
             name: NAME.to_owned(),
         }),
-        foreign_routers: Policy::Auto,
+        foreign_routers: Policy::Translate,
     }
 }
 
