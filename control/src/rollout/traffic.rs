@@ -99,7 +99,9 @@ fn weight(turn: &mut Turn<'_>, routing: &Routing, stable: &Revision) -> Option<i
         true => stable_pods(turn, routing, goal),
         false => replicas::share_down(turn.replicas, routing.whole - goal, routing.whole),
     };
-    if goal == at || is_enough(turn, stable, kept) {
+    let served = written_weight(turn).min(routing.whole);
+    let takes_nothing_back = goal == at && served <= goal;
+    if takes_nothing_back || is_enough(turn, stable, kept) {
         return Some(goal);
     }
     turn.wait(
@@ -107,7 +109,7 @@ fn weight(turn: &mut Turn<'_>, routing: &Routing, stable: &Revision) -> Option<i
         format!("{kept} available pods of ReplicaSet \"{}\"", stable.name),
         None,
     );
-    Some(at)
+    Some(served)
 }
 
 /// The steps ask for a weight and for no pods to carry it: `setCanaryScale` of 0, or `spec.replicas` of 0.
@@ -147,15 +149,21 @@ fn is_enough(turn: &Turn<'_>, set: &Revision, target: i32) -> bool {
 /// one either, and what proxies may serve is what counts.
 fn weight_in_force(turn: &Turn<'_>, routing: &Routing) -> i32 {
     let hash = turn.new.hash.as_str();
-    let written = turn.observed.split.as_ref();
-    let written = written.and_then(|written| shares(&written.split).get(hash).copied());
-    let written = i32::try_from(written.unwrap_or(0)).unwrap_or(i32::MAX);
+    let written = written_weight(turn);
     if routing.dynamic {
         return written.min(routing.whole);
     }
     let canary = turn.was.weights.as_ref().map(|weights| &weights.canary);
     let recorded = canary.filter(|canary| canary.pod_template_hash.as_deref() == Some(hash));
     recorded.map_or(0, |canary| canary.weight.min(written))
+}
+
+/// The weight that the new revision has in the Split as it stands, which is what proxies may serve.
+fn written_weight(turn: &Turn<'_>) -> i32 {
+    let written = turn.observed.split.as_ref();
+    let shares = written.map(|written| shares(&written.split));
+    let weight = shares.and_then(|shares| shares.get(turn.new.hash.as_str()).copied());
+    i32::try_from(weight.unwrap_or(0)).unwrap_or(i32::MAX)
 }
 
 /// Writes the weights to the status, unverified where they differ. Returns whether they do.

@@ -157,3 +157,24 @@ fn an_aborted_canary_that_may_not_go_yet_says_so() {
         waits_for(&model)
     );
 }
+
+#[test]
+fn stable_takes_nothing_back_that_it_has_no_pods_for() {
+    // Seed 61: the status write of a weight was lost, so that the weight of the step was the one that the status had.
+    let mut model = Model::routed(4, &half()).deployed();
+    model.image("2");
+    model.run_ready();
+    let weights = model.status.canary.weights.as_mut().unwrap();
+    (weights.canary.weight, weights.stable.weight) = (0, 100);
+    model.status.pause_conditions.clear();
+    model.status.controller_pause = false;
+    model.status.current_step_index = Some(0);
+    model.edit(|spec| spec["replicas"] = json!(8));
+    model.ready("1", 0);
+    model.run();
+    assert_eq!(model.weights(), Some((50, 50)));
+    assert_eq!(model.split.as_ref().unwrap().generation, 3);
+    model.all_ready();
+    model.run();
+    assert_eq!(model.message(), "CanaryPauseStep");
+}
