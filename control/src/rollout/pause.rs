@@ -25,6 +25,9 @@ pub(super) fn reconcile(turn: &mut Turn<'_>) {
         PauseFor::Person => turn.wait("pause", "a person to promote".to_owned(), None),
         PauseFor::Time { seconds, written } => {
             let until = time::after(since, *seconds);
+            if until < turn.now && turn.is_halted() {
+                return; // what halts the steps is waited for
+            }
             turn.wait("pause", format!("the pause of {written}"), Some(until));
         }
     }

@@ -178,3 +178,27 @@ fn stable_takes_nothing_back_that_it_has_no_pods_for() {
     model.run();
     assert_eq!(model.message(), "CanaryPauseStep");
 }
+
+#[test]
+fn a_pause_whose_time_is_over_is_not_looked_at_over_and_over() {
+    // Seed 146: an inconclusive analysis held the steps after the pause, which asked for a look at a time that was past.
+    let steps = json!([{"setWeight": 50}, {"pause": {"duration": "3m"}}, {"setWeight": 60}]);
+    let mut model = Model::routed(4, &steps).deployed();
+    model.image("2");
+    model.run_ready();
+    let mut inconclusive = model.status.pause_conditions[0].clone();
+    inconclusive.reason = "InconclusiveAnalysisRun".to_owned();
+    model.status.pause_conditions.push(inconclusive);
+    model.run();
+    assert_eq!(waits_for(&model), "pause: the pause of 3m");
+    model.wait(181);
+    model.run();
+    assert_eq!(model.decide().again, None);
+    assert_eq!(
+        waits_for(&model),
+        "person: a person to judge an inconclusive analysis: promote or abort"
+    );
+    model.promote();
+    model.run_ready();
+    assert_eq!(model.phase(), "Healthy");
+}
