@@ -222,7 +222,8 @@ fn is_at(turn: &mut Turn<'_>) -> bool {
     there
 }
 
-/// With routing the weight has been set and every proxy has served it. A canary without pods gets none, whatever the step says.
+/// With routing the weight has been set and every proxy has served it. A canary without pods gets none, whatever the step says; where
+/// no replicas are wanted, stable has none to serve its share with.
 fn carries(turn: &Turn<'_>, weight: i32) -> bool {
     let new = Some(&turn.new.hash);
     let canary = turn.next.weights.as_ref().map(|weights| &weights.canary);
@@ -230,7 +231,9 @@ fn carries(turn: &Turn<'_>, weight: i32) -> bool {
         .filter(|canary| canary.pod_template_hash.as_ref() == new)
         .map_or(0, |canary| canary.weight);
     let empty = scale::sizes(turn).canary == 0;
-    turn.routing().is_none() || (traffic::is_verified(turn) && (recorded == weight || empty))
+    turn.routing().is_none()
+        || turn.replicas == 0
+        || (traffic::is_verified(turn) && (recorded == weight || empty))
 }
 
 /// The step as events print it.

@@ -202,3 +202,17 @@ fn a_pause_whose_time_is_over_is_not_looked_at_over_and_over() {
     model.run_ready();
     assert_eq!(model.phase(), "Healthy");
 }
+
+#[test]
+fn a_canary_of_no_replicas_is_not_waited_for_at_the_proxies() {
+    // Seed 131: the canary had the one pod of its own scale and stable none, so that no proxy could ever give stable its share.
+    let steps = json!([{"setCanaryScale": {"replicas": 1}}, {"setWeight": 50}, {"pause": {}}]);
+    let mut model = Model::routed(2, &steps).deployed();
+    model.edit(|spec| spec["replicas"] = json!(0));
+    model.image("2");
+    model.run_ready();
+    assert_eq!(model.message(), "CanaryPauseStep");
+    model.promote();
+    model.run_ready();
+    assert_eq!(model.phase(), "Healthy");
+}
