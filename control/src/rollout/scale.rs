@@ -286,25 +286,15 @@ fn scale_others(turn: &mut Turn<'_>) {
     }
 }
 
-/// Pods that do no work go first; with routing a ready pod works before it counts as available.
+/// Pods that do no work go first; with routing a ready pod works before it counts as available, and one that is not ready any more may
+/// still have requests.
 fn cut_unhealthy(turn: &mut Turn<'_>, set: &Revision) -> bool {
     let working = match turn.routing() {
         None => set.available,
-        Some(_) if may_be_sent(turn, set) => return false, // those that come back are there
+        Some(_) if !may_leave(turn, set) => return false, // those that come back are there
         Some(_) => set.available.max(set.ready),
     };
     working < set.wanted && turn.scale(set, working, Vec::new())
-}
-
-/// Some proxy may still send it requests, so that all of its pods stay.
-fn may_be_sent(turn: &mut Turn<'_>, set: &Revision) -> bool {
-    let left = turn.next.memory.left.contains_key(&set.hash);
-    if !left {
-        let missing = traffic::missing(turn);
-        let message = format!("{missing}, before ReplicaSet \"{}\" shrinks", set.name);
-        turn.wait_after("acknowledgement", message, None);
-    }
-    !left
 }
 
 /// Without routing every pod of an old revision gets requests: they go as fast as availability allows.

@@ -110,7 +110,7 @@ fn a_canary_that_its_steps_scale_to_nothing_finishes_its_requests() {
 
 #[test]
 fn unready_pods_of_an_overtaken_revision_stay_while_a_proxy_serves_it() {
-    // Seeds 37, 107: they were cut as idle, and were back by the time the cut was done.
+    // Seed 37: they were cut as idle, and were back by the time the cut was done.
     let mut model = Model::routed(4, &half()).deployed();
     model.image("2");
     model.run_ready();
@@ -215,4 +215,21 @@ fn a_canary_of_no_replicas_is_not_waited_for_at_the_proxies() {
     model.promote();
     model.run_ready();
     assert_eq!(model.phase(), "Healthy");
+}
+
+#[test]
+fn unready_pods_of_an_overtaken_revision_finish_their_requests() {
+    // Seed 107: as soon as no proxy served it any more they were cut, with requests in flight.
+    let mut model = Model::routed(4, &half()).deployed();
+    model.image("2");
+    model.run_ready();
+    model.ready("2", 1);
+    let hash = model.set("2").hash.clone();
+    model.in_flight.insert(hash, 1);
+    model.image("3");
+    model.run();
+    assert_eq!(model.set("2").wanted, 2);
+    model.in_flight.clear();
+    model.run();
+    assert!(model.set("2").wanted < 2);
 }
