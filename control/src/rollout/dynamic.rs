@@ -64,7 +64,7 @@ impl Whole {
         }
     }
 
-    /// The last weight of the steps that takes fewer pods than so many; 0 if none does.
+    /// The last weight of the steps whose version has fewer pods than so many; 0 if none does.
     fn through(self, steps: &[Step], pods: i32) -> i32 {
         let weights = steps.iter().rev().filter_map(|step| match step {
             Step::SetWeight(weight) => Some(*weight),
@@ -72,7 +72,7 @@ impl Whole {
                 None
             }
         });
-        let mut smaller = weights.filter(|weight| self.exact(*weight) < pods);
+        let mut smaller = weights.filter(|weight| self.pods(*weight) < pods);
         smaller.next().unwrap_or(0)
     }
 }

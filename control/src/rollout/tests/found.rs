@@ -233,3 +233,19 @@ fn unready_pods_of_an_overtaken_revision_finish_their_requests() {
     model.run();
     assert!(model.set("2").wanted < 2);
 }
+
+#[test]
+fn an_abort_does_not_stop_half_way_at_the_least_pods() {
+    // Seed 243: the canary had `minPodsPerReplicaSet`, more than its last weight needed, and was waited for to have fewer.
+    let steps = json!([{"setWeight": 10}, {"setWeight": 75}, {"pause": {}}]);
+    let mut model = Model::dynamic(3, &steps);
+    model.edit(|spec| spec["strategy"]["canary"]["minPodsPerReplicaSet"] = json!(2));
+    let mut model = model.deployed();
+    model.image("2");
+    model.run_ready();
+    assert_eq!(model.weights(), Some((75, 25)));
+    model.status.abort = true;
+    model.run_ready();
+    assert_eq!(model.weights(), Some((0, 100)));
+    assert_eq!((model.set("1").wanted, model.set("2").wanted), (3, 0));
+}
