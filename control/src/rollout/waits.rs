@@ -49,8 +49,17 @@ fn missing_pods(turn: &Turn<'_>) -> String {
     let counts = turn.next.counts;
     match counts.updated.min(counts.available) < turn.replicas {
         true => available(turn.replicas, &turn.new.name),
-        false => turn.next.message.clone().unwrap_or_default(),
+        false => outstanding(turn.next.message.as_deref().unwrap_or_default()),
     }
+}
+
+/// A status message as what is waited for: "waiting for all steps to complete" is a wait for "all steps to complete".
+fn outstanding(message: &str) -> String {
+    let what = message.strip_prefix("waiting for ").unwrap_or(message);
+    what.replace(" cutover pending", " cutover")
+        .replace(" are pending termination", " to be gone")
+        .replace(" are still becoming ", " to become ")
+        .replace(" need to be ", " to be ")
 }
 
 fn available(pods: i32, set: &str) -> String {

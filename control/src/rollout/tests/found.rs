@@ -249,3 +249,25 @@ fn an_abort_does_not_stop_half_way_at_the_least_pods() {
     assert_eq!(model.weights(), Some((0, 100)));
     assert_eq!((model.set("1").wanted, model.set("2").wanted), (3, 0));
 }
+
+#[test]
+fn nobody_waits_for_waiting() {
+    // Seed 146: "waits for waiting for all steps to complete".
+    for mut model in [Model::routed(2, &half()), Model::basic(2, &half())] {
+        model = model.deployed();
+        model.image("2");
+        for _ in 0..40 {
+            model.turn();
+            model.all_ready();
+            let waits = waits_for(&model);
+            let is_what = !["waiting", "pending", " are ", " need "]
+                .iter()
+                .any(|word| waits.contains(word));
+            assert!(is_what, "{waits}");
+            if !model.status.pause_conditions.is_empty() {
+                model.promote();
+            }
+        }
+        assert_eq!(model.phase(), "Healthy");
+    }
+}
