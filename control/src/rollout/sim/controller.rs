@@ -216,6 +216,7 @@ impl Controller {
             observed: &self.observed,
             decision: &decision,
             again: &again,
+            now,
         };
         let holds = rules::check(&case);
         if holds.is_err() {

@@ -3,6 +3,7 @@
 use super::Broken;
 use super::api::Write;
 use super::fleet::{shown, weight};
+use super::pods::Pod;
 use super::rules::{Verdict, ensure};
 use super::world::{Set, World};
 use crate::rollout::decision::Action;
@@ -113,14 +114,15 @@ fn listed_versions_have_services(world: &World, action: &Action) -> Verdict {
     Ok(())
 }
 
-/// R7.12: a ReplicaSet that has pods, or is about to, is not deleted.
+/// R7.12: a ReplicaSet that has pods, or is about to, is not deleted. Evicted pods, which go anyway, are not counted in its status.
 fn no_pods_are_deleted_with_their_set(world: &World, action: &Action) -> Verdict {
     let Action::DeleteReplicaSet { name } = action else {
         return Ok(());
     };
     let set = world.sets.iter().find(|set| set.revision.name == *name);
     let Some(set) = set else { return Ok(()) };
-    let pods = world.pods.iter().filter(|pod| pod.set == set.id).count();
+    let living = |pod: &&Pod| pod.set == set.id && !pod.terminating;
+    let pods = world.pods.iter().filter(living).count();
     ensure(pods == 0 && set.revision.wanted == 0, || {
         format!("{name} has {pods} pods")
     })

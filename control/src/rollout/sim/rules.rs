@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+
 use super::Broken;
 use super::fleet::weight;
 use crate::api::split::Memory;
@@ -23,6 +25,8 @@ pub(super) struct Case<'a> {
     pub(super) decision: &'a Decision,
     /// The decision made once more.
     pub(super) again: &'a Decision,
+    /// What the controller's clock shows.
+    pub(super) now: Timestamp,
 }
 
 /// Whether a rule holds; if not, why.
@@ -47,6 +51,7 @@ pub(super) const RULES: &[Rule] = &[
     ("the_same_again_is_the_same", the_same_again_is_the_same),
     ("status_round_trips", status_round_trips),
     ("waiting_is_named", waiting_is_named),
+    ("a_still_look_is_not_hot", a_still_look_is_not_hot),
     ("trouble_has_a_reason", trouble_has_a_reason),
     ("healthy_is_true", healthy_is_true),
     ("surge_is_kept", surge_is_kept),
@@ -220,7 +225,8 @@ fn weights_sum_right(case: &Case<'_>) -> Verdict {
     })
 }
 
-/// R8.1: a canary weight is raised to at most what its step asks for; `promote --full` asks for all.
+/// R8.1: a canary weight is raised to at most what its step asks for; `promote --full` asks for all, and so does a rollback within the
+/// window (R13.2).
 fn canary_weight_is_at_most_its_step(case: &Case<'_>) -> Verdict {
     let (Some(routing), Some(after)) = (case.routing(), &case.decision.status.canary.weights)
     else {
@@ -244,13 +250,29 @@ fn canary_weight_is_at_most_its_step(case: &Case<'_>) -> Verdict {
     let before = before.max(i32::try_from(written).unwrap_or(i32::MAX));
     let after = after.canary.weight;
     let asked = case.asked(routing.whole);
-    let full = case.was.promote_full || case.was_promoted();
+    let full = case.was.promote_full || case.was_promoted() || goes_back(case);
     ensure(after <= before.max(asked) || full, || {
         format!(
             "{after} is above {asked}, which step {} asks for",
             case.step()
         )
     })
+}
+
+/// R13.1: the spec has gone back to a revision that was created before stable, with few enough others in between.
+fn goes_back(case: &Case<'_>) -> bool {
+    let stable = case.was.stable.as_deref().and_then(|hash| case.set(hash));
+    let (Some(window), Some(new), Some(stable)) =
+        (case.plan.rollback_window, case.set(case.wanted()), stable)
+    else {
+        return false;
+    };
+    let mut between = 0;
+    for set in &case.observed.revisions {
+        between +=
+            usize::from(new.created_at < set.created_at && set.created_at < stable.created_at);
+    }
+    new.created_at < stable.created_at && between < window
 }
 
 /// R8.2, R8.6: a version gets more than before only with the pods that this share needs; stable, which takes what others lose, only
@@ -387,6 +409,17 @@ fn waiting_is_named(case: &Case<'_>) -> Verdict {
     ensure(person || case.decision.again.is_some(), || {
         format!("{} and it never looks again", told(case))
     })
+}
+
+/// A decision that changes nothing does not ask to be made again at a time that is past: it would be, for ever. One that ends at this
+/// very moment is over a moment later.
+fn a_still_look_is_not_hot(case: &Case<'_>) -> Verdict {
+    let changes = !case.is_still() || case.decision.memory != case.was.memory;
+    let again = case.decision.again;
+    ensure(
+        changes || again.is_none_or(|again| again >= case.now),
+        || format!("{}, and again at {again:?}", told(case)),
+    )
 }
 
 fn told(case: &Case<'_>) -> String {

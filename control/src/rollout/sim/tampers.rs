@@ -70,6 +70,9 @@ fn stable<'a>(state: &State, observed: &'a Observed) -> Option<&'a Revision> {
 
 /// A way to break decisions for every rule.
 const TAMPERS: &[(&str, Tamper)] = &[
+    ("a_still_look_is_not_hot", |decision, Scene { now, .. }| {
+        decision.again = Some(now - jiff::SignedDuration::from_secs(1));
+    }),
     ("weights_sum_right", |decision, _| {
         for split in splits(decision) {
             *split.rules[0].weights.get_mut(STABLE).unwrap() += 1;
