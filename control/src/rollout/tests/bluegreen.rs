@@ -366,6 +366,21 @@ fn pods_taken_away_in_mid_update_open_no_gate() {
     );
 }
 
+#[test]
+fn pods_taken_away_in_mid_update_leave_an_automatic_promotion_nothing_to_wait_for() {
+    // As docs/differences.md says: nothing but pods stood before the switch.
+    let mut model = Model::blue_green(3, &json!({})).deployed();
+    model.image("2");
+    model.run();
+    assert_eq!(led(&model), "V1 V2");
+    model.edit(|spec| spec["replicas"] = json!(0));
+    model.run();
+    assert_eq!(
+        (seen(&model), led(&model)),
+        ("- Healthy".to_owned(), "V2 V2".to_owned())
+    );
+}
+
 // R14.3, R14.5.
 
 #[test]
