@@ -109,6 +109,8 @@ impl Local {
         } = common;
         let (ticker, tasks, live) = (Ticker::new(epoch), Tasks::default(), seat.take(seed));
         let clock = ticker.clock().clone();
+        // A copy of the bytes: clones of one value would be counted on memory that all workers share, twice a request.
+        let instance = HeaderValue::from_bytes(instance.as_bytes()).unwrap_or(instance);
         let pool = Pool::new(Arc::clone(&config), tasks.clone(), clock, Rc::clone(&live));
         let stage = Cell::new(Stage::Serving);
         Rc::new(Self {
