@@ -71,7 +71,8 @@ impl Machine {
     {
         let api = self.api::<K>();
         let holds = |object: Option<&K>| object.is_some_and(&holds);
-        let found = timeout(DEADLINE, await_condition(api.clone(), name, holds)).await;
+        let found = Box::pin(await_condition(api.clone(), name, holds));
+        let found = timeout(DEADLINE, found).await;
         match found {
             Ok(found) => found.unwrap().expect("the condition asks for it"),
             Err(_) => {
