@@ -1,9 +1,9 @@
 //! Names for pod templates and step lists, byte for byte those that Argo gives (R2.1 to R2.3), so that neither a takeover nor a way
 //! back renames anything.
 //!
-//! A name is a hash of what Go's JSON encoder writes ([`go`]). Kubernetes libraries up to 0.29, in Argo up to 1.8, wrote one thing
+//! A name is a hash of what Go's JSON encoder writes (`go`). Kubernetes libraries up to 0.29, in Argo up to 1.8, wrote one thing
 //! more, so a template has two names: revisions are made under the first and found under both. What stands on an object is never
-//! computed again, and a revision that was named otherwise is found by what its template says ([`super::template`]).
+//! computed again, and a revision that was named otherwise is found by what its template says (`template`).
 
 use serde_json::Value;
 
