@@ -137,7 +137,7 @@ fn goal(turn: &Turn<'_>, routing: &Routing, at: i32) -> i32 {
     if asked <= at || scale::is_at(turn, scale::sizes(turn)) {
         return asked;
     }
-    at.max(position.weight_before().min(carried))
+    at.max(position.weight_before().min(carried).min(asked))
 }
 
 fn is_enough(turn: &Turn<'_>, set: &Revision, target: i32) -> bool {

@@ -271,3 +271,24 @@ fn nobody_waits_for_waiting() {
         assert_eq!(model.phase(), "Healthy");
     }
 }
+
+#[test]
+fn a_canary_that_comes_back_has_no_more_than_its_step() {
+    // Seed 564: on a step that lowers the weight it got that of the step before, as far as its pods carried it.
+    let steps = json!([{"setWeight": 99}, {"setWeight": 1}, {"pause": {}}]);
+    let mut model = Model::routed(2, &steps).deployed();
+    model.image("2");
+    for _ in 0..20 {
+        if model.status.current_step_index != Some(1) {
+            model.turn();
+            model.all_ready();
+        }
+    }
+    assert_eq!(model.weights(), Some((99, 1)));
+    model.ready("2", 0);
+    model.turn();
+    assert_eq!(model.weights(), Some((0, 100)));
+    model.ready("2", 1);
+    model.turn();
+    assert_eq!(model.weights(), Some((1, 99)));
+}
