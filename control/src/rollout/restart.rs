@@ -90,7 +90,8 @@ fn spare(turn: &Turn<'_>, pods: &[Pod]) -> usize {
 fn available(set: &Revision, pods: &[Pod], now: Timestamp) -> i32 {
     let least = SignedDuration::from_secs(i64::from(set.min_ready_seconds));
     let is_available = |pod: &&Pod| {
-        let long_enough = |since: Timestamp| now.duration_since(since) >= least;
+        // By a clock that is behind nothing can be said of a pod's age, and the status is all there is.
+        let long_enough = |since: Timestamp| since > now || now.duration_since(since) >= least;
         pod.replica_set == set.uid && !pod.terminating && pod.ready_since.is_some_and(long_enough)
     };
     let counted = pods.iter().filter(is_available).count();

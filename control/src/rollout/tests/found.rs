@@ -292,3 +292,20 @@ fn a_canary_that_comes_back_has_no_more_than_its_step() {
     model.turn();
     assert_eq!(model.weights(), Some((1, 99)));
 }
+
+#[test]
+fn a_restart_goes_on_while_the_clock_is_behind() {
+    // Seed 448: pods that were ready "in future" did not count as available, so that each eviction waited for the clock to get there.
+    let mut model = Model::basic(4, &json!([])).deployed();
+    model.wait(10);
+    model.restart();
+    model.wait(10);
+    let mut observed = model.observed();
+    for pod in observed.pods.iter_mut().flatten() {
+        pod.ready_since = Some(model.now + jiff::SignedDuration::from_mins(10));
+    }
+    let plan = model.plan().unwrap();
+    let decision = crate::rollout::decide(&plan, &model.state(), &observed, model.now);
+    let mut actions = decision.actions.iter();
+    assert!(actions.any(|action| matches!(action, Action::EvictPod { .. })));
+}
