@@ -8,7 +8,7 @@ use super::spec::Features;
 use super::{Broken, Script};
 
 /// Seeds of a normal run, and decisions of each before its end begins.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 100;
 const DECISIONS: u64 = 500;
 
 /// `SIDESTEP_SIM_SEEDS=10000` walks that many; `SIDESTEP_SIM_FIRST=5000` begins there.
