@@ -1,9 +1,11 @@
 //! The control plane of Sidestep: Argo-compatible rollouts and analysis, and a cluster that fits on one machine.
 //!
+//! What decides is a crate of its own, `sidestep-decide`, whose modules are shown here as if they were this one's.
+//!
 //! | module | what |
 //! |---|---|
-//! | [`analysis`] | what an analysis does next, pure |
-//! | [`api`] | the wire types of the objects |
+//! | [`analysis`] | what an analysis does next: `sidestep-decide` |
+//! | [`api`] | the wire types of the objects: `sidestep-decide` |
 //! | [`cache`] | one kind's objects as last seen, kept current by a watch |
 //! | [`controller`] | the kinds' drivers, wired to watches and a queue |
 //! | [`fleet`] | the proxies as the controller sees them |
@@ -11,11 +13,9 @@
 //! | [`measure`] | the I/O of analysis: one file per provider |
 //! | [`metrics`] | the controller's metrics |
 //! | [`reconcile`] | one driver per kind: observe, decide, write |
-//! | [`rollout`] | what a rollout does next, pure |
+//! | [`rollout`] | what a rollout does next: `sidestep-decide` |
 //! | [`routing`] | Services, EndpointSlices and Splits → the proxy's table |
 
-pub mod analysis;
-pub mod api;
 pub mod cache;
 pub mod controller;
 pub mod fleet;
@@ -23,5 +23,6 @@ pub mod local;
 pub mod measure;
 pub mod metrics;
 pub mod reconcile;
-pub mod rollout;
 pub mod routing;
+
+pub use sidestep_decide::{analysis, api, rollout};

@@ -63,7 +63,7 @@ fn stories(features: &Features, found: &[(u64, Broken, usize)]) -> String {
     told
 }
 
-/// `SIDESTEP_SIM_SEED=17 cargo test -p sidestep-control --lib rollout::sim::tests::one_seed -- --nocapture` tells of one walk.
+/// `SIDESTEP_SIM_SEED=17 cargo test -p sidestep-decide rollout::sim::tests::one_seed -- --nocapture` tells of one walk.
 #[test]
 fn one_seed() {
     let Some(seed) = number("SIDESTEP_SIM_SEED") else {
@@ -94,7 +94,7 @@ fn story(script: &Script, broken: &Broken, happened: usize) -> String {
     let from = log.len().saturating_sub(LINES);
     log[from..].iter().for_each(|text| line(text.clone()));
     line(format!(
-        "\nsee it again: SIDESTEP_SIM_SEED={} cargo test -p sidestep-control --lib rollout::sim::tests::one_seed -- --nocapture",
+        "\nsee it again: SIDESTEP_SIM_SEED={} cargo test -p sidestep-decide rollout::sim::tests::one_seed -- --nocapture",
         script.seed
     ));
     story

@@ -1,6 +1,6 @@
 //! What one decision costs: a canary at its pause, and as many old revisions and finished analyses beside it as a long life leaves.
 //!
-//! `cargo bench -p sidestep-control --bench decide`. The bar is 50 µs with the default history of ten revisions.
+//! `cargo bench -p sidestep-decide --bench decide`. The bar is 50 µs with the default history of ten revisions.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -8,13 +8,13 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use sidestep_control::api::Rollout;
-use sidestep_control::api::labels::POD_TEMPLATE_HASH;
-use sidestep_control::rollout::observed::{
+use sidestep_decide::api::Rollout;
+use sidestep_decide::api::labels::POD_TEMPLATE_HASH;
+use sidestep_decide::rollout::observed::{
     Fleet, Metadata, Observed, Revision, Service, WrittenSplit,
 };
-use sidestep_control::rollout::plan::{References, plan};
-use sidestep_control::rollout::{Action, Plan, State, decide};
+use sidestep_decide::rollout::plan::{References, plan};
+use sidestep_decide::rollout::{Action, Plan, State, decide};
 
 fn decisions(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decide");
@@ -127,7 +127,7 @@ impl Scene {
                 ..Revision::default()
             }),
             Action::AnnotateRollout { revision } => {
-                let key = sidestep_control::api::labels::REVISION.to_owned();
+                let key = sidestep_decide::api::labels::REVISION.to_owned();
                 let annotations = &mut self.observed.rollout.annotations;
                 annotations.insert(key, revision.to_string());
             }
