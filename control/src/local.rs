@@ -59,6 +59,7 @@ mod read;
 mod refusal;
 mod replicasets;
 mod request;
+mod schema;
 mod selector;
 mod slices;
 pub mod standin;

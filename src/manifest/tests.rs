@@ -116,7 +116,7 @@ metadata: {name: a}
 just text
 ";
     insta::assert_snapshot!(read_one(text), @r#"
-    web.yaml:6: Rollout there/web: spec.replicas: Invalid value: invalid type: string "many", expected i32
+    web.yaml:6: Rollout there/web: spec.replicas: Invalid value: "string": spec.replicas in body must be of type integer: "string"
     web.yaml:19: Service there/web: unknown field "spec.selectors"
     web.yaml:22: Service there/web: unknown field "spec.ports[0].targetport"
     web.yaml:26: metadata.name: Required value: a name is required: what has none cannot be applied again

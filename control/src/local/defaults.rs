@@ -177,7 +177,7 @@ fn fill_probe(probe: Option<&mut Value>) {
 }
 
 /// A quantity may be written as a number (`cpu: 1`) and is always read as text.
-pub(super) fn quantities_as_text(resources: Option<&mut Value>) {
+fn quantities_as_text(resources: Option<&mut Value>) {
     let Some(resources) = resources.and_then(Value::as_object_mut) else {
         return;
     };

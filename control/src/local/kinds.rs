@@ -6,14 +6,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-use k8s_openapi::api::{apps, batch, coordination, core, discovery, events, networking};
 use serde_json::Value;
 
 use super::defaults;
+use super::schema;
 use super::store::Object;
 use super::strict::{self, FieldError, Problem};
 use super::table::{self, Column};
-use crate::api;
 
 /// One kind.
 pub struct Kind {
@@ -59,8 +58,8 @@ pub struct Kind {
     pub changes: fn(&Value, &Value) -> Vec<FieldError>,
     /// What a name must look like.
     pub name: NameRule,
-    /// Decodes an object into its type and says what that type does not know.
-    pub decode: fn(&Value) -> Vec<FieldError>,
+    /// The name of its schema.
+    pub schema: &'static str,
     /// Fills in what a new object starts with.
     pub initial: fn(&mut Value),
     /// Fills in, at every write, what clients rely on to be there.
@@ -151,7 +150,7 @@ impl Kind {
         kind: &'static str,
         plural: &'static str,
         singular: &'static str,
-        decode: fn(&Value) -> Vec<FieldError>,
+        schema: &'static str,
     ) -> Self {
         Self {
             group,
@@ -175,7 +174,7 @@ impl Kind {
             rules: strict::no_rules,
             changes: strict::any_change,
             name: NameRule::Subdomain,
-            decode,
+            schema,
             initial: defaults::none,
             defaults: defaults::none,
             view: None,
@@ -188,13 +187,12 @@ impl Kind {
         kind: &'static str,
         plural: &'static str,
         singular: &'static str,
-        decode: fn(&Value) -> Vec<FieldError>,
+        schema: &'static str,
     ) -> Self {
         Self {
             strategic: false,
             generation: Generation::Content,
-            required: &["spec"],
-            ..Self::new(group, "v1alpha1", kind, plural, singular, decode)
+            ..Self::new(group, "v1alpha1", kind, plural, singular, schema)
         }
     }
 
@@ -325,9 +323,7 @@ pub fn check(object: &Value) -> Result<(), Vec<FieldError>> {
         );
         return Err(vec![FieldError::new(path, Problem::Unsupported, message)]);
     };
-    let mut errors = (kind.decode)(object);
-    // Types derived from a custom resource do not read these two; they were checked above.
-    errors.retain(|error| !matches!(error.path.as_str(), "apiVersion" | "kind"));
+    let mut errors = schema::check(kind, object);
     errors.extend(strict::validate(kind, object));
     if errors.is_empty() {
         Ok(())
@@ -441,7 +437,7 @@ pub static NAMESPACE: Kind = Kind {
         "Namespace",
         "namespaces",
         "namespace",
-        strict::decode::<core::v1::Namespace>,
+        "io.k8s.api.core.v1.Namespace",
     )
 };
 
@@ -481,14 +477,7 @@ pub static POD: Kind = Kind {
     changes: strict::pod_change,
     initial: defaults::new_pod,
     defaults: defaults::pod,
-    ..Kind::new(
-        "",
-        "v1",
-        "Pod",
-        "pods",
-        "pod",
-        strict::decode::<core::v1::Pod>,
-    )
+    ..Kind::new("", "v1", "Pod", "pods", "pod", "io.k8s.api.core.v1.Pod")
 };
 
 /// `v1` Service.
@@ -513,7 +502,7 @@ pub static SERVICE: Kind = Kind {
         "Service",
         "services",
         "service",
-        strict::decode::<core::v1::Service>,
+        "io.k8s.api.core.v1.Service",
     )
 };
 
@@ -527,7 +516,7 @@ pub static CONFIG_MAP: Kind = Kind {
         "ConfigMap",
         "configmaps",
         "configmap",
-        strict::decode::<core::v1::ConfigMap>,
+        "io.k8s.api.core.v1.ConfigMap",
     )
 };
 
@@ -543,7 +532,7 @@ pub static SECRET: Kind = Kind {
         "Secret",
         "secrets",
         "secret",
-        strict::decode::<core::v1::Secret>,
+        "io.k8s.api.core.v1.Secret",
     )
 };
 
@@ -567,7 +556,7 @@ pub static SERVICE_ACCOUNT: Kind = Kind {
         "ServiceAccount",
         "serviceaccounts",
         "serviceaccount",
-        strict::decode::<core::v1::ServiceAccount>,
+        "io.k8s.api.core.v1.ServiceAccount",
     )
 };
 
@@ -594,7 +583,7 @@ pub static EVENT: Kind = Kind {
         "Event",
         "events",
         "event",
-        strict::decode::<core::v1::Event>,
+        "io.k8s.api.core.v1.Event",
     )
 };
 
@@ -633,7 +622,7 @@ pub static EVENTS_EVENT: Kind = Kind {
         "Event",
         "events",
         "event",
-        strict::decode::<events::v1::Event>,
+        "io.k8s.api.events.v1.Event",
     )
 };
 
@@ -667,7 +656,7 @@ pub static DEPLOYMENT: Kind = Kind {
         "Deployment",
         "deployments",
         "deployment",
-        strict::decode::<apps::v1::Deployment>,
+        "io.k8s.api.apps.v1.Deployment",
     )
 };
 
@@ -701,7 +690,7 @@ pub static REPLICA_SET: Kind = Kind {
         "ReplicaSet",
         "replicasets",
         "replicaset",
-        strict::decode::<apps::v1::ReplicaSet>,
+        "io.k8s.api.apps.v1.ReplicaSet",
     )
 };
 
@@ -728,7 +717,7 @@ pub static JOB: Kind = Kind {
         "Job",
         "jobs",
         "job",
-        strict::decode::<batch::v1::Job>,
+        "io.k8s.api.batch.v1.Job",
     )
 };
 
@@ -745,7 +734,7 @@ pub static ENDPOINT_SLICE: Kind = Kind {
         "EndpointSlice",
         "endpointslices",
         "endpointslice",
-        strict::decode::<discovery::v1::EndpointSlice>,
+        "io.k8s.api.discovery.v1.EndpointSlice",
     )
 };
 
@@ -758,7 +747,7 @@ pub static LEASE: Kind = Kind {
         "Lease",
         "leases",
         "lease",
-        strict::decode::<coordination::v1::Lease>,
+        "io.k8s.api.coordination.v1.Lease",
     )
 };
 
@@ -774,7 +763,7 @@ pub static INGRESS: Kind = Kind {
         "Ingress",
         "ingresses",
         "ingress",
-        strict::decode::<networking::v1::Ingress>,
+        "io.k8s.api.networking.v1.Ingress",
     )
 };
 
@@ -801,7 +790,7 @@ pub static ROLLOUT: Kind = Kind {
         "Rollout",
         "rollouts",
         "rollout",
-        strict::rollout,
+        "io.argoproj.v1alpha1.Rollout",
     )
 };
 
@@ -813,7 +802,7 @@ pub static ANALYSIS_TEMPLATE: Kind = Kind {
         "AnalysisTemplate",
         "analysistemplates",
         "analysistemplate",
-        strict::custom::<api::AnalysisTemplate>,
+        "io.argoproj.v1alpha1.AnalysisTemplate",
     )
 };
 
@@ -826,7 +815,7 @@ pub static CLUSTER_ANALYSIS_TEMPLATE: Kind = Kind {
         "ClusterAnalysisTemplate",
         "clusteranalysistemplates",
         "clusteranalysistemplate",
-        strict::custom::<api::ClusterAnalysisTemplate>,
+        "io.argoproj.v1alpha1.ClusterAnalysisTemplate",
     )
 };
 
@@ -839,7 +828,7 @@ pub static ANALYSIS_RUN: Kind = Kind {
         "AnalysisRun",
         "analysisruns",
         "analysisrun",
-        strict::custom::<api::AnalysisRun>,
+        "io.argoproj.v1alpha1.AnalysisRun",
     )
 };
 
@@ -853,7 +842,7 @@ pub static EXPERIMENT: Kind = Kind {
         "Experiment",
         "experiments",
         "experiment",
-        strict::experiment,
+        "io.argoproj.v1alpha1.Experiment",
     )
 };
 
@@ -867,7 +856,7 @@ pub static SPLIT: Kind = Kind {
         "Split",
         "splits",
         "split",
-        strict::custom::<api::Split>,
+        "dev.sidestep.v1alpha1.Split",
     )
 };
 

@@ -1,34 +1,14 @@
-//! Is an object what its kind says? Fields nobody knows, values of the wrong type, missing or impossible values: each with its path.
-//!
-//! The types themselves are asked: an object is decoded into the kind's type, and what the type passed over, or did not give back,
-//! is unknown.
+//! Is an object what its kind says? What its schema cannot say of it (names, labels, rules between fields, what may change), and how
+//! complaints look. Fields nobody knows and values of the wrong type are found by [`super::schema`].
 
 use std::collections::BTreeSet;
 use std::fmt;
 
-use k8s_openapi::api::core::v1::PodTemplateSpec;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use serde_ignored::Path;
 use serde_json::Value;
 
-use super::defaults;
 use super::kinds::{Kind, NameRule};
 use super::selector;
 use super::store::text;
-use crate::api;
-
-/// Routers of others that Argo's schema names; with `plugins`, all that `trafficRouting` may hold.
-const ROUTERS: &[&str] = &[
-    "alb",
-    "ambassador",
-    "apisix",
-    "appMesh",
-    "istio",
-    "nginx",
-    "smi",
-    "traefik",
-];
 
 /// One complaint about one field.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,21 +49,12 @@ impl FieldError {
         }
     }
 
-    /// A field that its kind does not know, by its JSON pointer.
-    fn unknown(pointer: String) -> Self {
-        let complaint = Self::new(dotted(&pointer), Problem::Unknown, "");
+    /// A field that its kind does not know.
+    pub(super) fn unknown(path: String, pointer: String) -> Self {
+        let complaint = Self::new(path, Problem::Unknown, "");
         Self {
             pointer: Some(pointer),
             ..complaint
-        }
-    }
-
-    /// The same complaint about a part of something larger.
-    fn below(self, path: &str, pointer: &str) -> Self {
-        Self {
-            path: join(path, &self.path),
-            pointer: self.pointer.map(|rest| format!("{pointer}{rest}")),
-            ..self
         }
     }
 }
@@ -104,92 +75,6 @@ impl fmt::Display for FieldError {
             Problem::Unsupported => write!(f, "{path}: Unsupported value: {message}"),
         }
     }
-}
-
-/// Decodes an object as `T`, and returns the fields that `T` does not know, or the first value that is not of its type.
-pub(super) fn decode<T: DeserializeOwned + Serialize>(object: &Value) -> Vec<FieldError> {
-    let mut object = object.clone();
-    quantities_as_text(&mut object);
-    let mut unknown = BTreeSet::new();
-    let mut track = serde_path_to_error::Track::new();
-    let decoder = serde_path_to_error::Deserializer::new(&object, &mut track);
-    let decoded = serde_ignored::deserialize::<_, _, T>(decoder, |path| {
-        unknown.insert(pointer(&path));
-    });
-    match decoded {
-        Err(error) => vec![FieldError::new(
-            track.path().to_string(),
-            Problem::Type,
-            error.to_string(),
-        )],
-        Ok(typed) => {
-            // Flattened structs swallow what they do not know, so the way back is compared as well.
-            if let Ok(back) = serde_json::to_value(&typed) {
-                lost(&object, &back, "", &mut unknown);
-            }
-            unknown.into_iter().map(FieldError::unknown).collect()
-        }
-    }
-}
-
-/// Decodes an object of a custom kind. Its type takes `apiVersion` and `kind` for granted.
-pub(super) fn custom<T: DeserializeOwned + Serialize>(object: &Value) -> Vec<FieldError> {
-    let mut object = object.clone();
-    if let Some(fields) = object.as_object_mut() {
-        fields.shift_remove("apiVersion");
-        fields.shift_remove("kind");
-    }
-    decode::<T>(&object)
-}
-
-/// Decodes a Rollout and the pod template that its type keeps as JSON.
-pub(super) fn rollout(object: &Value) -> Vec<FieldError> {
-    let mut errors = custom::<api::Rollout>(object);
-    errors.extend(pod_template(object, "/spec/template"));
-    if let Some(Value::Object(routing)) = object.pointer("/spec/strategy/canary/trafficRouting") {
-        let known = ["plugins", "managedRoutes", "maxTrafficWeight"];
-        let unknown = routing
-            .keys()
-            .filter(|key| !known.contains(&key.as_str()) && !ROUTERS.contains(&key.as_str()));
-        errors.extend(unknown.map(|key| {
-            FieldError::unknown(format!(
-                "/spec/strategy/canary/trafficRouting/{}",
-                escaped(key)
-            ))
-        }));
-    }
-    errors
-}
-
-/// Decodes an Experiment and the pod templates that its type keeps as JSON.
-pub(super) fn experiment(object: &Value) -> Vec<FieldError> {
-    let mut errors = custom::<api::Experiment>(object);
-    let templates = object
-        .pointer("/spec/templates")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten();
-    for index in 0..templates.count() {
-        errors.extend(pod_template(
-            object,
-            &format!("/spec/templates/{index}/template"),
-        ));
-    }
-    errors
-}
-
-fn pod_template(object: &Value, pointer: &str) -> Vec<FieldError> {
-    let Some(template) = object
-        .pointer(pointer)
-        .filter(|template| !template.is_null())
-    else {
-        return Vec::new();
-    };
-    let path = dotted(pointer);
-    decode::<PodTemplateSpec>(template)
-        .into_iter()
-        .map(|error| error.below(&path, pointer))
-        .collect()
 }
 
 /// Takes the fields that a kind does not know out of an object, as a real API server does.
@@ -496,29 +381,8 @@ fn is_nothing(value: &Value) -> bool {
     }
 }
 
-fn pointer(path: &Path<'_>) -> String {
-    match path {
-        Path::Root => String::new(),
-        Path::Seq { parent, index } => format!("{}/{index}", pointer(parent)),
-        Path::Map { parent, key } => format!("{}/{}", pointer(parent), escaped(key)),
-        Path::Some { parent }
-        | Path::NewtypeStruct { parent }
-        | Path::NewtypeVariant { parent } => pointer(parent),
-    }
-}
-
-/// A JSON pointer as people write paths: `spec.steps[2].setWeight`.
-fn dotted(pointer: &str) -> String {
-    pointer
-        .split('/')
-        .skip(1)
-        .fold(String::new(), |path, key| match key.parse::<usize>() {
-            Ok(index) => format!("{path}[{index}]"),
-            Err(_) => join(&path, &unescaped(key)),
-        })
-}
-
-fn escaped(key: &str) -> String {
+/// A key as a part of a JSON pointer.
+pub(super) fn escaped(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
 
@@ -532,51 +396,5 @@ pub(super) fn join(path: &str, key: &str) -> String {
         ("", key) => key.to_owned(),
         (path, "") => path.to_owned(),
         (path, key) => format!("{path}.{key}"),
-    }
-}
-
-/// Collects what `before` says and `after` does not. A value that says nothing (`null`, `0`, `{}`) may be left out.
-fn lost(before: &Value, after: &Value, path: &str, found: &mut BTreeSet<String>) {
-    match (before, after) {
-        (Value::Object(before), Value::Object(after)) => {
-            for (key, value) in before {
-                let here = format!("{path}/{}", escaped(key));
-                match after.get(key) {
-                    Some(after) => lost(value, after, &here, found),
-                    None if says_nothing(value) => {}
-                    None => {
-                        found.insert(here);
-                    }
-                }
-            }
-        }
-        (Value::Array(before), Value::Array(after)) => {
-            for (index, (before, after)) in before.iter().zip(after).enumerate() {
-                lost(before, after, &format!("{path}/{index}"), found);
-            }
-        }
-        _ => {}
-    }
-}
-
-fn says_nothing(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Bool(value) => !value,
-        Value::Number(number) => number.as_f64() == Some(0.0),
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.values().all(says_nothing),
-    }
-}
-
-fn quantities_as_text(value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            defaults::quantities_as_text(fields.get_mut("resources"));
-            fields.values_mut().for_each(quantities_as_text);
-        }
-        Value::Array(items) => items.iter_mut().for_each(quantities_as_text),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }

@@ -11,6 +11,7 @@ use super::kinds::{self, Kind, Scale};
 use super::patch;
 use super::refusal::Refusal;
 use super::request::{Query, Target, Validation};
+use super::schema;
 use super::selector::Filter;
 use super::store::{self, Deleted, Deletion, Object, Part, Store, text};
 use super::strict::{self, Problem};
@@ -393,7 +394,7 @@ impl<'a> Writer<'a> {
     /// The fields of an object that its kind does not know.
     fn unknown(&mut self, object: &Value) -> Result<Vec<strict::FieldError>, Refusal> {
         let kind = self.kind();
-        let (unknown, misfits): (Vec<_>, Vec<_>) = (kind.decode)(object)
+        let (unknown, misfits): (Vec<_>, Vec<_>) = schema::check(kind, object)
             .into_iter()
             .partition(|error| error.problem == Problem::Unknown);
         let cannot = |why: &str| {

@@ -78,8 +78,8 @@ pub struct ClusterAnalysisTemplateSpec {
 )]
 #[serde(rename_all = "camelCase")]
 pub struct AnalysisRunSpec {
-    /// The metrics.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// The metrics; required, though there may be none.
+    #[serde(default)]
     pub metrics: Vec<Metric>,
     /// The arguments, with their values.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -24,8 +24,8 @@ use super::rollout::PodMetadata;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ExperimentSpec {
-    /// The versions to run.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// The versions to run; required, though there may be none.
+    #[serde(default)]
     pub templates: Vec<ExperimentTemplate>,
     /// How long it runs once all are available, a Go duration; absent means until its analyses end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
