@@ -10,19 +10,18 @@ use crate::api::labels;
 
 /// Keeps the term in step with what is stable; a revision that is stable itself has none.
 pub(super) fn reconcile(turn: &mut Turn<'_>) {
-    let new = turn.new;
-    let mut wanted = new.template.clone();
-    take_out(&mut wanted);
-    if let (Some(apart), Some(stable)) = (turn.plan.roles.apart, turn.old_stable()) {
-        put(
-            &mut wanted,
-            apart,
-            &stable.hash,
-            &turn.observed.rollout.namespace,
-        );
-    }
-    if terms(&wanted) != terms(&new.template) {
-        let [required, preferred] = terms(&wanted);
+    let (new, namespace) = (turn.new, &turn.observed.rollout.namespace);
+    let ours = turn.plan.roles.apart.zip(turn.old_stable());
+    let ours = ours.map(|(apart, stable)| term(apart, &stable.hash, namespace));
+    let [required, preferred] = [REQUIRED, PREFERRED].map(|list| {
+        let others = terms(&new.template, list).iter();
+        let others = others.filter(|term| !is_ours(term)).cloned();
+        let ours = ours.iter().filter(|(of, _)| *of == list);
+        others
+            .chain(ours.map(|(_, term)| term.clone()))
+            .collect::<Vec<_>>()
+    });
+    if required != terms(&new.template, REQUIRED) || preferred != terms(&new.template, PREFERRED) {
         turn.act(Action::KeepApart {
             replica_set: new.name.clone(),
             required,
@@ -33,22 +32,27 @@ pub(super) fn reconcile(turn: &mut Turn<'_>) {
 
 /// Adds the term: away from nodes with pods of that revision.
 pub(super) fn put(template: &mut Value, apart: Apart, hash: &str, namespace: &str) {
+    let (list, term) = term(apart, hash, namespace);
+    let list = &mut template["spec"]["affinity"]["podAntiAffinity"][list];
+    match list.as_array_mut() {
+        Some(terms) => terms.push(term),
+        None => *list = json!([term]),
+    }
+}
+
+/// The term, and the list it belongs to.
+fn term(apart: Apart, hash: &str, namespace: &str) -> (&'static str, Value) {
     let term = json!({
         "labelSelector": {"matchExpressions": [{"key": labels::POD_TEMPLATE_HASH, "operator": "In", "values": [hash]}]},
         "namespaces": [namespace],
         "topologyKey": HOSTNAME,
     });
-    let (list, term) = match apart {
+    match apart {
         Apart::Required => (REQUIRED, term),
         Apart::Preferred(weight) => (
             PREFERRED,
             json!({"weight": weight, "podAffinityTerm": term}),
         ),
-    };
-    let list = &mut template["spec"]["affinity"]["podAntiAffinity"][list];
-    match list.as_array_mut() {
-        Some(terms) => terms.push(term),
-        None => *list = json!([term]),
     }
 }
 
@@ -71,13 +75,10 @@ fn is_ours(term: &Value) -> bool {
     term["topologyKey"] == HOSTNAME && expressions.into_iter().flatten().any(names_hash)
 }
 
-/// The terms that stand in a template: required ones, preferred ones.
-fn terms(template: &Value) -> [Vec<Value>; 2] {
-    [REQUIRED, PREFERRED].map(|list| {
-        let path = format!("/spec/affinity/podAntiAffinity/{list}");
-        let terms = template.pointer(&path).and_then(Value::as_array);
-        terms.cloned().unwrap_or_default()
-    })
+/// The terms of a list that stand in a template.
+fn terms<'a>(template: &'a Value, list: &str) -> &'a [Value] {
+    let terms = template["spec"]["affinity"]["podAntiAffinity"][list].as_array();
+    terms.map_or(&[], Vec::as_slice)
 }
 
 const HOSTNAME: &str = "kubernetes.io/hostname";

@@ -70,8 +70,12 @@ pub(super) fn pause_or_resume(turn: &mut Turn<'_>) -> bool {
     if was.observed_generation != generation || was.condition(INVALID_SPEC).is_some() {
         return false;
     }
+    let says = pause_conditions(was, turn.plan.paused);
+    if says.is_empty() {
+        return false;
+    }
     let mut next = was.clone();
-    for says in pause_conditions(was, turn.plan.paused) {
+    for says in says {
         set(&mut next, &says, turn.now);
     }
     if next == *was {

@@ -63,8 +63,8 @@ pub struct State {
     pub duration: Option<RolloutDuration>,
     /// What Argo's status has no field for.
     pub memory: Memory,
-    /// The fields that no rule here knows.
-    others: RolloutStatus,
+    /// With the fields that no rule here knows.
+    others: CanaryStatus,
 }
 
 /// Pods, as last counted.
@@ -173,7 +173,7 @@ impl State {
             conditions: status.conditions.clone(),
             duration: status.duration.clone(),
             memory: memory.clone(),
-            others: status.clone(),
+            others: canary.clone(),
         }
     }
 
@@ -211,7 +211,7 @@ impl State {
                 weights: self.weights.clone(),
                 current_step_analysis_run_status: self.step_run.clone(),
                 current_background_analysis_run_status: self.background_run.clone(),
-                ..self.others.canary.clone()
+                ..self.others.clone()
             },
             blue_green: self.blue_green.clone(),
             workload_observed_generation: self.workload.clone(),
@@ -222,7 +222,7 @@ impl State {
 
     /// Forgets which of ping and pong is stable.
     pub(super) fn forget_roles(&mut self) {
-        self.others.canary.stable_ping_pong = None;
+        self.others.stable_ping_pong = None;
     }
 
     /// Whether a pause of this reason is in force.

@@ -108,8 +108,10 @@ impl Controller {
         self.seen[kind.index()] = world.version;
         match kind {
             Kind::Rollout => {
+                if self.observed.rollout.generation != world.metadata.generation {
+                    self.rollout.clone_from(&world.rollout);
+                }
                 self.observed.rollout.clone_from(&world.metadata);
-                self.rollout.clone_from(&world.rollout);
                 self.status.clone_from(&world.status);
                 self.annotated.clone_from(&world.annotated);
             }
@@ -182,7 +184,7 @@ impl Controller {
         self.observed.fleet = world.fleet(self.observed.split.as_ref());
         let decision = match planned.as_ref() {
             Ok(plan) => self.decide(world, plan, &was, now)?,
-            Err(complaints) => plan::refuse(&self.observed.rollout, &was, complaints, now),
+            Err(complaints) => self.refuse(&was, complaints, now)?,
         };
         self.begin(world, decision, &memory, now);
         Ok(())
@@ -211,6 +213,7 @@ impl Controller {
             tamper(&mut again, scene(true));
         }
         let case = Case {
+            is_still: decision.actions.is_empty() && decision.status == was.status(),
             plan,
             was,
             observed: &self.observed,
@@ -223,6 +226,21 @@ impl Controller {
             world.note(|_| shown(&decision));
         }
         holds.map(|()| decision)
+    }
+
+    /// Refuses a spec.
+    fn refuse(
+        &self,
+        was: &State,
+        complaints: &[Invalid],
+        now: Timestamp,
+    ) -> Result<Decision, Broken> {
+        let decision = plan::refuse(&self.observed.rollout, was, complaints, now);
+        let rule = "status_round_trips";
+        let verdict = rules::round_trips(was, &decision);
+        verdict
+            .map(|()| decision)
+            .map_err(|why| Broken { rule, why })
     }
 
     fn planned(&mut self) -> Planned {

@@ -1,6 +1,7 @@
 //! Many seeds, and one seed again.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::shrink::shrink;
@@ -10,6 +11,9 @@ use super::{Broken, Script};
 /// Seeds of a normal run, and decisions of each before its end begins.
 const SEEDS: u64 = 100;
 const DECISIONS: u64 = 500;
+
+/// Seeds after which a long run says how far it is.
+const PROGRESS: u64 = 250;
 
 /// `SIDESTEP_SIM_SEEDS=10000` walks that many; `SIDESTEP_SIM_FIRST=5000` begins there.
 #[test]
@@ -25,6 +29,7 @@ fn whatever_happens_every_rule_holds() {
             if seed >= end {
                 return found;
             }
+            tell_progress(seed - first, end - first);
             let script = Script::new(seed, &features, DECISIONS);
             match script.walk(None) {
                 Ok(looks) => assert!(looks >= DECISIONS, "seed {seed}: only {looks} decisions"),
@@ -44,6 +49,13 @@ fn whatever_happens_every_rule_holds() {
     });
     found.sort_by_key(|(seed, ..)| *seed);
     assert!(found.is_empty(), "{}", stories(&features, &found));
+}
+
+/// What a long run says while it goes on, past the harness, which keeps what is printed until the end.
+fn tell_progress(walked: u64, all: u64) {
+    if all > SEEDS && walked > 0 && walked.is_multiple_of(PROGRESS) {
+        writeln!(std::io::stderr(), "{walked} of {all} seeds").unwrap();
+    }
 }
 
 /// The first walk that broke each rule, and the seeds of all.
