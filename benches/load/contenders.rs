@@ -146,7 +146,11 @@ fn nginx(endpoints: &[String]) -> anyhow::Result<Option<Contender>> {
         std::thread::yield_now();
     }
     let mut pids = vec![process.id()];
-    pids.extend(children(process.id())?);
+    // The master listens before it has started its worker.
+    while pids.len() < 2 {
+        std::thread::yield_now();
+        pids.extend(children(process.id())?);
+    }
     Ok(Some(Contender {
         name: "nginx",
         address,
