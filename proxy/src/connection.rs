@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
+use futures::FutureExt as _;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -109,8 +110,7 @@ where
         builder.max_headers(limits.headers.get());
     }
     let service = service_fn(|request: Request<Incoming>| {
-        let (local, client) = (Rc::clone(&local), Rc::clone(&client));
-        async move { Ok::<_, Infallible>(forward(local, client, request).await) }
+        forward(Rc::clone(&local), Rc::clone(&client), request).map(Ok::<_, Infallible>)
     });
     let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
     let mut told = false;
@@ -149,8 +149,7 @@ where
         .initial_connection_window_size(h2.connection_window_bytes.get())
         .max_header_list_size(h2.header_list_bytes.get());
     let service = service_fn(|request: Request<Incoming>| {
-        let (local, client) = (Rc::clone(&local), Rc::clone(&client));
-        async move { Ok::<_, Infallible>(forward(local, client, request).await) }
+        forward(Rc::clone(&local), Rc::clone(&client), request).map(Ok::<_, Infallible>)
     });
     let mut connection = pin!(builder.serve_connection(io, service));
     let mut told = false;
@@ -195,6 +194,8 @@ pub(crate) struct Client {
     /// What it speaks.
     pub(crate) spoken: Spoken,
     activity: Arc<Activity>,
+    /// The deadline of one request after the other, which the same task waits for: its place among the worker's wakers stays.
+    deadline: Rc<Watch>,
 }
 
 impl Client {
@@ -206,6 +207,16 @@ impl Client {
             peer: Peer::new(ip, trusted),
             spoken,
             activity,
+            deadline: Rc::new(local.ticker.watch()),
+        }
+    }
+
+    /// A deadline for a request, not armed.
+    pub(crate) fn deadline(&self, local: &Local) -> Rc<Watch> {
+        if Rc::strong_count(&self.deadline) == 1 {
+            Rc::clone(&self.deadline)
+        } else {
+            Rc::new(local.ticker.watch()) // another request is under way on this connection
         }
     }
 

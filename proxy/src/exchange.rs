@@ -27,8 +27,8 @@ pub(crate) struct Exchange {
     /// What the answer comes over.
     lease: Option<Lease>,
     start: Instant,
-    /// The deadline of its body.
-    watch: Watch,
+    /// The deadline of its head, then of its body.
+    watch: Rc<Watch>,
     /// Whether trailers that the head did not announce get lost (towards HTTP/1 clients).
     loses_trailers: bool,
     log: Option<Box<Line>>,
@@ -55,7 +55,7 @@ impl Exchange {
             endpoint: None,
             lease: None,
             start,
-            watch: local.ticker.watch(),
+            watch: client.deadline(local),
             loses_trailers: false,
             log,
             answer: Answer::default(),
@@ -69,7 +69,7 @@ impl Exchange {
         self.start
     }
 
-    /// The deadline of the answer's body.
+    /// The deadline of the answer's head, then of its body.
     pub(crate) fn watch(&self) -> &Watch {
         &self.watch
     }
@@ -144,6 +144,10 @@ impl Exchange {
     }
 
     /// The request ends, and its connection with it.
+    #[expect(
+        clippy::boxed_local,
+        reason = "it comes in its box and goes with it: nothing is moved"
+    )]
     pub(crate) fn end(mut self: Box<Self>, outcome: Outcome) {
         self.ended = true;
         let now = Instant::now();
@@ -171,6 +175,7 @@ impl Exchange {
 impl Drop for Exchange {
     /// Without [`Exchange::end`] the client has gone, and `in_flight` counts it so when it is dropped.
     fn drop(&mut self) {
+        self.watch.stop();
         if !self.ended && self.log.is_some() {
             self.write_log(Outcome::ClientAbort, Instant::now());
         }

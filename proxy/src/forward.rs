@@ -22,30 +22,35 @@ use crate::breaker::Condition;
 use crate::connection::Client;
 use crate::error::{Again, Error};
 use crate::exchange::Exchange;
-use crate::headers::{self, Fields};
+use crate::headers::{self, Fields, Passage};
 use crate::live::{Choice, Chosen, EndpointState, LiveTable};
 use crate::parcel::Parcel;
 use crate::patience::{self, Patience};
 use crate::sniff::Spoken;
 use crate::table::{Protocol, Target};
 use crate::tunnel;
-use crate::upstream::{Failure, Lease, Line};
+use crate::upstream::{Failure, Lease, Line, Sent};
 use crate::worker::{Local, Stage};
 
 /// Answers a request: with what an endpoint says, or with a reason.
-pub(crate) async fn forward(
+pub(crate) fn forward(
     local: Rc<Local>,
     client: Rc<Client>,
     request: Request<Incoming>,
-) -> Response<ResponseBody> {
-    let (mut head, body) = request.into_parts();
+) -> impl Future<Output = Response<ResponseBody>> {
+    let (head, body) = request.into_parts();
     let mut exchange = Exchange::begin(&local, &client, &head, Instant::now());
-    let mut response = match carry(&local, &client, &mut head, body, &mut exchange).await {
-        Ok(answer) => pass_on(&local, &client, answer, exchange),
-        Err(error) => refuse(&error, exchange),
-    };
-    announce_leaving(&local, &client, &mut response);
-    response
+    // Here and not in the future, which would keep a second place for what it is made of.
+    let mut parcel = Parcel::new(&local, &client, head);
+    async move {
+        let answered = carry(&local, &mut parcel, body, &mut exchange).await;
+        let mut response = match answered {
+            Ok(answer) => pass_on(&local, &client, answer, exchange),
+            Err(error) => refuse(&error, exchange),
+        };
+        announce_leaving(&local, &client, &mut response);
+        response
+    }
 }
 
 /// What an endpoint has answered, and what it came with.
@@ -58,21 +63,19 @@ struct Answer {
 
 async fn carry(
     local: &Rc<Local>,
-    client: &Client,
-    head: &mut request::Parts,
+    parcel: &mut Parcel,
     body: Incoming,
     exchange: &mut Exchange,
 ) -> Result<Answer, Error> {
     let table = local.live.current();
+    let head = parcel.head()?;
     let fields = Fields::of(&head.headers);
     check(local, head, fields)?;
     let backend = route(&table, head)?;
     let chosen = choose(&table, backend, exchange)?;
     // From here on the request is counted in its version.
     let pending = local.pending()?;
-    let upgrade = prepare(local, client, head, fields, &body, chosen.protocol())?;
-    let upload = upload(local, body, chosen.protocol());
-    let parcel = Parcel::new(local, head, upload);
+    let upgrade = prepare(local, parcel, fields, body, chosen.protocol())?;
     let response = send(local, &chosen, parcel, exchange).await?;
     drop(pending);
     let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -139,30 +142,27 @@ fn choose<'a>(
     }
 }
 
-/// Makes the head ready for the endpoint; returns the client's side of an upgrade if it asks for one that may pass.
+/// Makes the request ready for an endpoint; returns the client's side of an upgrade if it asks for one that may pass.
 fn prepare(
     local: &Local,
-    client: &Client,
-    head: &mut request::Parts,
+    parcel: &mut Parcel,
     fields: Fields,
-    body: &Incoming,
+    body: Incoming,
     protocol: Protocol,
 ) -> Result<Option<OnUpgrade>, Error> {
+    let head = parcel.head()?;
     let wanted = headers::wanted_upgrade(head, fields).filter(|_| protocol == Protocol::Http1);
     let upgrade = head
         .extensions
         .remove::<OnUpgrade>()
         .filter(|_| wanted.is_some());
-    let has_body = !body.is_end_stream();
-    headers::to_upstream(
-        head,
+    let passage = Passage {
         fields,
-        &client.peer,
-        &local.instance,
         protocol,
-        wanted,
-        has_body,
-    )?;
+        upgrade: wanted,
+        has_body: !body.is_end_stream(),
+    };
+    parcel.make_ready(passage, upload(local, body, protocol))?;
     Ok(upgrade)
 }
 
@@ -188,7 +188,7 @@ fn upload(local: &Local, body: Incoming, protocol: Protocol) -> Option<Rc<Upload
 async fn send(
     local: &Rc<Local>,
     chosen: &Chosen<'_>,
-    mut parcel: Parcel<'_>,
+    parcel: &mut Parcel,
     exchange: &mut Exchange,
 ) -> Result<Response<Incoming>, Error> {
     chosen
@@ -200,7 +200,7 @@ async fn send(
         let Pick { index, probing } = pick(local, chosen, &mut attempts.tried)?;
         let endpoint = &chosen.endpoints()[index];
         exchange.attempts(endpoint.begin());
-        let error = match attempt(local, endpoint, &mut parcel, &attempts, exchange).await {
+        let error = match attempt(local, endpoint, parcel, &attempts, exchange).await {
             Ok(answered) => return Ok(answered),
             Err(error) => error,
         };
@@ -212,7 +212,7 @@ async fn send(
                 &local.config.ejection,
             );
         }
-        if !attempts.allow_another(local, chosen, &error, &parcel) {
+        if !attempts.allow_another(local, chosen, &error, parcel) {
             return Err(error);
         }
         if let Some(version) = exchange.version() {
@@ -248,7 +248,7 @@ fn pick(local: &Local, chosen: &Chosen<'_>, tried: &mut Tried) -> Result<Pick, E
 async fn attempt(
     local: &Rc<Local>,
     endpoint: &Arc<EndpointState>,
-    parcel: &mut Parcel<'_>,
+    parcel: &mut Parcel,
     attempts: &Attempts,
     exchange: &mut Exchange,
 ) -> Result<Response<Incoming>, Error> {
@@ -263,12 +263,10 @@ async fn attempt(
         // Boxed because it is rare and large: every request's future would have to hold its place.
         None => Box::pin(connect(&line, exchange)).await?,
     };
-    let Some(request) = parcel.take(&lease) else {
-        return Err(Error::ClientGone); // cannot be: whoever allows another attempt has looked
-    };
+    let request = parcel.take()?;
     let answered = {
         let sent = pin!(lease.send(request));
-        await_head(local, sent, parcel.upload(), exchange).await
+        await_head(local, &lease, sent, parcel.upload(), exchange).await
     };
     match answered {
         Ok(response) => {
@@ -300,13 +298,15 @@ async fn connect(line: &Rc<Line>, exchange: &Exchange) -> Result<Lease, Error> {
 /// Waits for the response head, as long as [`Patience`] lasts.
 async fn await_head(
     local: &Local,
-    mut sent: Pin<&mut impl Future<Output = Result<Response<Incoming>, Failure>>>,
+    lease: &Lease,
+    mut sent: Pin<&mut impl Future<Output = Sent>>,
     upload: Option<&Upload>,
     exchange: &Exchange,
 ) -> Result<Response<Incoming>, Failure> {
     let mut patience = Patience::new(local, upload, exchange);
     poll_fn(|cx| match sent.as_mut().poll(cx) {
-        Poll::Ready(answered) => Poll::Ready(answered),
+        Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
+        Poll::Ready(Err(error)) => Poll::Ready(Err(lease.failed(error))),
         Poll::Pending => patience.poll_over(cx).map(|error| Err(error.into())),
     })
     .await
@@ -329,7 +329,7 @@ impl Attempts {
         local: &Local,
         chosen: &Chosen<'_>,
         error: &Error,
-        parcel: &Parcel<'_>,
+        parcel: &Parcel,
     ) -> bool {
         if !parcel.can_be_sent() {
             return false;

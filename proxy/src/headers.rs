@@ -115,7 +115,7 @@ pub(crate) fn host(head: &request::Parts) -> Result<Option<&str>, HostError> {
 
 /// Whether this request has passed through the proxy named `instance` before.
 pub(crate) fn has_passed(headers: &HeaderMap, fields: Fields, instance: &HeaderValue) -> bool {
-    fields.has(Fields::HOP) && headers.get_all(&HOP).iter().any(|hop| hop == instance)
+    fields.has(Fields::HOP) && headers.get_all(HOP).iter().any(|hop| hop == instance)
 }
 
 /// The protocol a request asks to change to, if it is one that may pass: any but h2c, which would be a tunnel around the
@@ -132,44 +132,55 @@ pub(crate) fn wanted_upgrade(head: &request::Parts, fields: Fields) -> Option<He
     (!tunnels_http).then(|| protocol.clone())
 }
 
-/// Makes a request ready for an upstream: hop-by-hop fields out, forwarded fields and the hop mark in, target and Host (or
-/// `:authority`) in the form that `protocol` wants. `upgrade` is what [`wanted_upgrade`] said; `has_body` is false when the
-/// body is known to be empty, `fields` are the request's.
-///
-/// # Errors
-/// [`HostError::Malformed`] when the target cannot be written in the form that HTTP/2 wants.
-pub(crate) fn to_upstream(
-    head: &mut request::Parts,
-    fields: Fields,
-    peer: &Peer,
-    instance: &HeaderValue,
-    protocol: Protocol,
-    upgrade: Option<HeaderValue>,
-    has_body: bool,
-) -> Result<(), HostError> {
-    strip_request(&mut head.headers, fields);
-    move_authority_to_host(head)?;
-    forwarded(&mut head.headers, peer);
-    head.headers.append(&HOP, instance.clone());
-    match protocol {
-        Protocol::Http1 => {
-            if let Some(upgrade) = upgrade {
-                put_upgrade(&mut head.headers, upgrade);
+/// How a request goes on: what its head says of it, and what the upstream speaks.
+#[derive(Debug)]
+pub(crate) struct Passage {
+    /// The head's.
+    pub(crate) fields: Fields,
+    /// What the upstream speaks.
+    pub(crate) protocol: Protocol,
+    /// What [`wanted_upgrade`] said.
+    pub(crate) upgrade: Option<HeaderValue>,
+    /// False when the body is known to be empty.
+    pub(crate) has_body: bool,
+}
+
+impl Passage {
+    /// Makes the head ready for the upstream: hop-by-hop fields out, forwarded fields and the hop mark in, target and Host (or
+    /// `:authority`) in the form that the protocol wants.
+    ///
+    /// # Errors
+    /// [`HostError::Malformed`] when the target cannot be written in the form that HTTP/2 wants.
+    pub(crate) fn apply(
+        &self,
+        head: &mut request::Parts,
+        peer: &Peer,
+        instance: &HeaderValue,
+    ) -> Result<(), HostError> {
+        strip_request(&mut head.headers, self.fields);
+        move_authority_to_host(head)?;
+        forwarded(&mut head.headers, peer);
+        head.headers.append(HOP, instance.clone());
+        match self.protocol {
+            Protocol::Http1 => {
+                if let Some(upgrade) = &self.upgrade {
+                    put_upgrade(&mut head.headers, upgrade.clone());
+                }
+                if self.fields.has(Fields::COOKIE) {
+                    join_cookies(&mut head.headers);
+                }
+                frame_body(head, self.has_body);
+                to_origin_form(head);
+                head.version = Version::HTTP_11;
             }
-            if fields.has(Fields::COOKIE) {
-                join_cookies(&mut head.headers);
+            Protocol::H2c => {
+                to_absolute_form(head)?;
+                head.version = Version::HTTP_2;
             }
-            frame_body(head, has_body);
-            to_origin_form(head);
-            head.version = Version::HTTP_11;
         }
-        Protocol::H2c => {
-            to_absolute_form(head)?;
-            head.version = Version::HTTP_2;
-        }
+        head.extensions.clear();
+        Ok(())
     }
-    head.extensions.clear();
-    Ok(())
 }
 
 /// Makes a response ready for the client: hop-by-hop fields out. With `upgrade` (a 101 that was asked for) the fields that
@@ -188,7 +199,7 @@ pub(crate) fn to_downstream(headers: &mut HeaderMap, fields: Fields, upgrade: bo
 
 /// Says which version answered; what is empty (a backend without a Split, a Split written by hand) is left out.
 pub(crate) fn name_version(headers: &mut HeaderMap, name: &str, revision: &str) {
-    for (header, value) in [(&VERSION, name), (&REVISION, revision)] {
+    for (header, value) in [(VERSION, name), (REVISION, revision)] {
         if !value.is_empty()
             && let Ok(value) = HeaderValue::from_str(value)
         {
@@ -226,7 +237,10 @@ fn host_field(headers: &HeaderMap) -> Result<Option<&str>, HostError> {
 
 /// Host characters of RFC 3986 section 3.2.2 with a port; user information (`@`) is not among them.
 fn is_host(host: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+,;=".contains(&byte);
+    let allowed = |byte| {
+        matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' | b'[' | b']'
+            | b'%' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=')
+    };
     !host.is_empty() && !host.starts_with(':') && host.bytes().all(allowed)
 }
 
@@ -258,8 +272,8 @@ fn strip(headers: &mut HeaderMap, fields: Fields) {
         headers.remove(UPGRADE);
     }
     if fields.has(Fields::OTHER_HOP_BY_HOP) {
-        headers.remove(&KEEP_ALIVE);
-        headers.remove(&PROXY_CONNECTION);
+        headers.remove(KEEP_ALIVE);
+        headers.remove(PROXY_CONNECTION);
         headers.remove(PROXY_AUTHENTICATE);
     }
 }
@@ -304,27 +318,27 @@ fn move_authority_to_host(head: &mut request::Parts) -> Result<(), HostError> {
 
 /// Sets `X-Forwarded-For`, `-Proto` and `-Host`. A trusted peer's own values stay and the chain grows by its address.
 fn forwarded(headers: &mut HeaderMap, peer: &Peer) {
-    if peer.trusted && headers.contains_key(&X_FORWARDED_FOR) {
+    if peer.trusted && headers.contains_key(X_FORWARDED_FOR) {
         let chain = chain(headers, &peer.address);
-        headers.insert(&X_FORWARDED_FOR, chain);
+        headers.insert(X_FORWARDED_FOR, chain);
     } else {
-        headers.insert(&X_FORWARDED_FOR, peer.address.clone());
+        headers.insert(X_FORWARDED_FOR, peer.address.clone());
     }
-    if !(peer.trusted && headers.contains_key(&X_FORWARDED_PROTO)) {
-        headers.insert(&X_FORWARDED_PROTO, HTTP);
+    if !(peer.trusted && headers.contains_key(X_FORWARDED_PROTO)) {
+        headers.insert(X_FORWARDED_PROTO, HTTP);
     }
-    if peer.trusted && headers.contains_key(&X_FORWARDED_HOST) {
+    if peer.trusted && headers.contains_key(X_FORWARDED_HOST) {
         return;
     }
     match headers.get(HOST).cloned() {
-        Some(host) => headers.insert(&X_FORWARDED_HOST, host),
-        None => headers.remove(&X_FORWARDED_HOST),
+        Some(host) => headers.insert(X_FORWARDED_HOST, host),
+        None => headers.remove(X_FORWARDED_HOST),
     };
 }
 
 fn chain(headers: &HeaderMap, address: &HeaderValue) -> HeaderValue {
     let mut chain = BytesMut::with_capacity(64);
-    for value in headers.get_all(&X_FORWARDED_FOR) {
+    for value in headers.get_all(X_FORWARDED_FOR) {
         chain.put_slice(value.as_bytes());
         chain.put_slice(b", ");
     }
@@ -411,14 +425,14 @@ fn starts_with_ignore_case(text: &str, prefix: &str) -> bool {
 }
 
 /// Proxies of ours that a request has passed, by instance: what RFC 8586's `CDN-Loop` is among CDNs.
-static VERSION: HeaderName = HeaderName::from_static("x-sidestep-version");
-static REVISION: HeaderName = HeaderName::from_static("x-sidestep-revision");
-static HOP: HeaderName = HeaderName::from_static("x-sidestep-hop");
-static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const VERSION: HeaderName = HeaderName::from_static("x-sidestep-version");
+const REVISION: HeaderName = HeaderName::from_static("x-sidestep-revision");
+const HOP: HeaderName = HeaderName::from_static("x-sidestep-hop");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const HTTP: HeaderValue = HeaderValue::from_static("http");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 

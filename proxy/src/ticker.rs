@@ -148,11 +148,17 @@ impl Watch {
         Poll::Pending
     }
 
-    /// Stops the watch; it starts anew with the next poll.
+    /// Puts the deadline off: its time starts anew with the next poll.
     pub(crate) fn rest(&self) {
         if self.since_ms.take().is_some() {
-            self.ticker.slots.borrow_mut()[self.index].due_ms = 0;
+            self.stop();
         }
+    }
+
+    /// Disarms the watch, whatever it was waiting for.
+    pub(crate) fn stop(&self) {
+        self.since_ms.set(None);
+        self.ticker.slots.borrow_mut()[self.index].due_ms = 0;
     }
 }
 

@@ -10,6 +10,7 @@ use std::error::Error as _;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use futures::future::Either;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
@@ -172,6 +173,9 @@ struct Stream {
     clock: CoarseClock,
 }
 
+/// What becomes of a request that was sent: the response head, or hyper's error.
+pub(crate) type Sent = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
+
 /// A request that failed: why, and the request if none of it was written.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -220,7 +224,9 @@ impl Line {
         let io = TokioIo::new(self.dial().await?);
         let limits = &self.shared.config.limits;
         let mut builder = http1::Builder::new();
-        builder.max_buf_size(limits.head_bytes.get().max(HYPER_BUFFER_MIN_BYTES));
+        builder
+            .writev(false) // most requests are a head and nothing else: one buffer, one plain write
+            .max_buf_size(limits.head_bytes.get().max(HYPER_BUFFER_MIN_BYTES));
         if limits.headers.get() != HYPER_HEADERS {
             builder.max_headers(limits.headers.get());
         }
@@ -381,38 +387,29 @@ impl Lease {
         self.reused
     }
 
-    /// Whether the endpoint can say on this connection that it has not looked at a request.
-    pub(crate) fn tells_unprocessed(&self) -> bool {
-        matches!(self.channel, Channel::Http2(_))
-    }
-
     /// Sends a request and waits for the response head; no deadline. Dropping the future closes an HTTP/1 connection and
-    /// resets an HTTP/2 stream.
-    ///
-    /// # Errors
-    /// What went wrong; the connection is closed to further requests.
-    #[expect(
-        clippy::manual_async_fn,
-        reason = "an async fn would keep a second place for the request and copy it once more"
-    )]
+    /// resets an HTTP/2 stream. [`Lease::failed`] says what its error means.
     pub(crate) fn send(
         &mut self,
         request: Request<RequestBody>,
-    ) -> impl Future<Output = Result<Response<Incoming>, Failure>> {
-        async move {
-            let sent = match &mut self.channel {
-                Channel::Http1(sender) => sender.try_send_request(request).await,
-                Channel::Http2(stream) => {
-                    let mut sender = stream.connection.sender.clone();
-                    let sent = sender.try_send_request(request).await;
-                    if sent.as_ref().is_err_and(is_of_connection) {
-                        stream.connection.failed.set(true);
-                    }
-                    sent
-                }
-            };
-            sent.map_err(Failure::from)
+    ) -> impl Future<Output = Sent> + use<> {
+        match &mut self.channel {
+            Channel::Http1(sender) => Either::Left(sender.try_send_request(request)),
+            Channel::Http2(stream) => {
+                let mut sender = stream.connection.sender.clone();
+                Either::Right(sender.try_send_request(request))
+            }
         }
+    }
+
+    /// What went wrong; the connection is closed to further requests.
+    pub(crate) fn failed(&self, error: TrySendError<Request<RequestBody>>) -> Failure {
+        if let Channel::Http2(stream) = &self.channel
+            && is_of_connection(&error)
+        {
+            stream.connection.failed.set(true);
+        }
+        Failure::from(error)
     }
 
     /// Gives the connection back once the response has been read to its end. One that is not ready by then (its request is

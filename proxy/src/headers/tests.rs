@@ -31,7 +31,13 @@ fn to_upstream(
     has_body: bool,
 ) -> Result<(), HostError> {
     let fields = Fields::of(&head.headers);
-    super::to_upstream(head, fields, peer, instance, protocol, upgrade, has_body)
+    let passage = Passage {
+        fields,
+        protocol,
+        upgrade,
+        has_body,
+    };
+    passage.apply(head, peer, instance)
 }
 
 fn to_downstream(headers: &mut HeaderMap, upgrade: bool) {
@@ -439,15 +445,15 @@ fn one_look_sees_every_field_that_matters() {
         (CONNECTION, Fields::CONNECTION),
         (TRANSFER_ENCODING, Fields::TRANSFER_ENCODING),
         (UPGRADE, Fields::UPGRADE),
-        (KEEP_ALIVE.clone(), Fields::OTHER_HOP_BY_HOP),
-        (PROXY_CONNECTION.clone(), Fields::OTHER_HOP_BY_HOP),
+        (KEEP_ALIVE, Fields::OTHER_HOP_BY_HOP),
+        (PROXY_CONNECTION, Fields::OTHER_HOP_BY_HOP),
         (PROXY_AUTHENTICATE, Fields::OTHER_HOP_BY_HOP),
         (TE, Fields::TE),
         (EXPECT, Fields::OTHER_OF_REQUESTS),
         (PROXY_AUTHORIZATION, Fields::OTHER_OF_REQUESTS),
         (COOKIE, Fields::COOKIE),
         (TRAILER, Fields::TRAILER),
-        (HOP.clone(), Fields::HOP),
+        (HOP, Fields::HOP),
     ] {
         let headers = HeaderMap::from_iter([(name.clone(), HeaderValue::from_static("x"))]);
         assert_eq!(Fields::of(&headers).0, bit.0, "{name}");

@@ -4,12 +4,12 @@
 //! suffix, before any host; then an exact path before the longest prefix; then the earlier in the list. Everything is a hash
 //! lookup; nothing is allocated.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 
 use super::{HostMatch, PathMatch, Route};
 
-/// Longest host name that can match: 253 characters by RFC 1035, rounded up.
-pub(super) const HOST_MAX: usize = 255;
+/// Longest host that can match, with its port: 253 characters by RFC 1035, a final dot, a colon and 5 digits.
+pub(super) const HOST_MAX: usize = 260;
 
 /// The routes of a table, ready to be asked.
 #[derive(Debug, Default)]
@@ -64,15 +64,30 @@ impl Routes {
     /// `host` as in the `Host` header or the authority, with or without a port, empty if there is none; `path` without its query.
     #[must_use]
     pub fn find(&self, host: &str, path: &str) -> Option<&Route> {
+        if host.len() > HOST_MAX {
+            return self.find_lowered("", path);
+        }
+        if !host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return self.find_lowered(host, path);
+        }
         let mut buffer = [0; HOST_MAX];
-        let bare = without_port(host);
-        let with_port = self.ported && split_port(host).1.is_some();
-        let named = with_port
-            .then(|| lowered(host, &mut buffer))
-            .flatten()
-            .and_then(|host| self.exact.get(host)?.find(path));
+        let copy = &mut buffer[..host.len()];
+        copy.copy_from_slice(host.as_bytes());
+        copy.make_ascii_lowercase();
+        self.find_lowered(std::str::from_utf8(copy).unwrap_or_default(), path)
+    }
+
+    /// As [`Routes::find`], for a host in lower case.
+    fn find_lowered(&self, host: &str, path: &str) -> Option<&Route> {
+        let (name, port) = split_port(host);
+        let named = if self.ported && port.is_some() {
+            self.exact.get(host).and_then(|paths| paths.find(path))
+        } else {
+            None
+        };
+        let bare = name.strip_suffix('.').unwrap_or(name);
         named
-            .or_else(|| lowered(bare, &mut buffer).and_then(|host| self.find_named(host, path)))
+            .or_else(|| self.find_named(bare, path))
             .or_else(|| self.any.find(path))
             .map(|index| &self.list[index])
     }
@@ -173,29 +188,9 @@ pub(super) fn split_port(host: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// The host without port and without the dot that ends a fully qualified name.
-fn without_port(host: &str) -> &str {
-    let (host, _) = split_port(host);
-    host.strip_suffix('.').unwrap_or(host)
-}
-
 /// Whether the colon after `name` ends it: always, except within an IPv6 address.
 fn is_whole(name: &str) -> bool {
     !name.starts_with('[') || name.ends_with(']')
-}
-
-/// The host in lower case, in `buffer` if it has to change; `None` when it is empty or too long to match anything.
-fn lowered<'a>(host: &'a str, buffer: &'a mut [u8; HOST_MAX]) -> Option<&'a str> {
-    if host.is_empty() || host.len() > HOST_MAX {
-        return None;
-    }
-    if !host.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        return Some(host);
-    }
-    let copy = buffer.get_mut(..host.len())?;
-    copy.copy_from_slice(host.as_bytes());
-    copy.make_ascii_lowercase();
-    std::str::from_utf8(copy).ok()
 }
 
 #[cfg(test)]
