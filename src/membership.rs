@@ -8,8 +8,9 @@ use anyhow::Context;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
+use sidestep_control::wire::Collection;
 
 /// The namespace of Sidestep's own objects.
 pub(crate) const NAMESPACE: &str = "sidestep-system";
@@ -43,14 +44,14 @@ pub(crate) async fn announce(client: &Client, admin: SocketAddr) -> anyhow::Resu
         "ports": [{ "name": "admin", "port": admin.port(), "protocol": "TCP" }],
     });
     let apply = PatchParams::apply("sidestep").force();
-    let services: Api<Service> = Api::namespaced(client.clone(), NAMESPACE);
+    let services = Collection::<Service>::within(client, NAMESPACE);
     services
-        .patch(SERVICE, &apply, &Patch::Apply(service))
+        .patch(SERVICE, &apply, &Patch::Apply(&service))
         .await
         .context("writing the proxies' Service")?;
-    let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), NAMESPACE);
+    let slices = Collection::<EndpointSlice>::within(client, NAMESPACE);
     slices
-        .patch(SERVICE, &apply, &Patch::Apply(slice))
+        .patch(SERVICE, &apply, &Patch::Apply(&slice))
         .await
         .context("writing the proxies' EndpointSlice")?;
     Ok(())

@@ -8,16 +8,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use futures::{StreamExt, TryStreamExt};
-use k8s_openapi::NamespaceResourceScope;
+use futures::StreamExt;
+use kube::Resource;
 use kube::api::ObjectMeta;
-use kube::core::DeserializeGuard;
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::runtime::{WatchStreamExt, utils::StreamBackoff};
-use kube::{Api, Resource};
+use kube::runtime::watcher::{self, Event};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tracing::{debug, warn};
+
+use crate::wire::{Collection, Object};
 
 /// One kind's objects as last seen. Cloning shares them.
 pub struct Cache<K>(Arc<Shared<K>>);
@@ -173,13 +172,12 @@ impl<K> Cache<K> {
 }
 
 /// Keeps `cache` current for as long as it is polled; drop it to stop. Errors are logged and retried with back-off.
-pub async fn feed<K>(cache: Cache<K>, api: Api<DeserializeGuard<K>>, config: watcher::Config)
+pub async fn feed<K>(cache: Cache<K>, objects: Collection<K>, config: watcher::Config)
 where
-    K: Resource<DynamicType = ()> + Clone + fmt::Debug + DeserializeOwned + Send + Sync + 'static,
+    K: Resource<DynamicType = ()> + DeserializeOwned,
 {
-    let stream: StreamBackoff<_, _> = watcher(api, config).default_backoff();
-    let mut stream = std::pin::pin!(stream.into_stream());
-    while let Some(event) = stream.next().await {
+    let mut events = objects.events(config);
+    while let Some(event) = events.next().await {
         match event {
             Ok(event) => cache.take_up(event),
             Err(error) => warn!(kind = %K::kind(&()), %error, "watch interrupted"),
@@ -187,8 +185,8 @@ where
     }
 }
 
-impl<K: Resource<DynamicType = ()>> Cache<K> {
-    fn take_up(&self, event: Event<DeserializeGuard<K>>) {
+impl<K: Resource<DynamicType = ()> + DeserializeOwned> Cache<K> {
+    fn take_up(&self, event: Event<Object>) {
         match event {
             Event::Init => {
                 let mut objects = self.write();
@@ -212,8 +210,7 @@ impl<K: Resource<DynamicType = ()>> Cache<K> {
                 self.replace(metadata, Some(parsed));
             }
             Event::Delete(object) => {
-                let (metadata, _) = open(object);
-                self.replace(metadata, None);
+                self.replace(object.metadata, None);
             }
         }
     }
@@ -281,16 +278,18 @@ impl<K> Objects<K> {
     }
 }
 
-fn open<K: Resource<DynamicType = ()>>(object: DeserializeGuard<K>) -> (ObjectMeta, Parsed<K>) {
-    match object.0 {
-        Ok(object) => (object.meta().clone(), Ok(Arc::new(object))),
-        Err(invalid) => {
-            let name = invalid.metadata.name.as_deref().unwrap_or_default();
-            let namespace = invalid.metadata.namespace.as_deref().unwrap_or_default();
-            warn!(kind = %K::kind(&()), namespace, name, error = invalid.error, "object does not parse");
-            (invalid.metadata, Err(invalid.error))
-        }
+fn open<K>(object: Object) -> (ObjectMeta, Parsed<K>)
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned,
+{
+    let parsed = object.read::<K>().map_err(|error| error.to_string());
+    let metadata = object.metadata;
+    if let Err(error) = &parsed {
+        let name = metadata.name.as_deref().unwrap_or_default();
+        let namespace = metadata.namespace.as_deref().unwrap_or_default();
+        warn!(kind = %K::kind(&()), namespace, name, error, "object does not parse");
     }
+    (metadata, parsed.map(Arc::new))
 }
 
 fn key(metadata: ObjectMeta) -> (String, String) {
@@ -334,31 +333,19 @@ impl<K> Default for Objects<K> {
     }
 }
 
-/// A namespace to watch, or all of them.
-pub fn scoped<K>(client: kube::Client, namespace: Option<&str>) -> Api<DeserializeGuard<K>>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
-{
-    match namespace {
-        Some(namespace) => Api::namespaced(client, namespace),
-        None => Api::all(client),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
 
     use k8s_openapi::api::core::v1::ConfigMap;
-    use kube::core::error_boundary::InvalidObject;
+    use serde_json::json;
 
     use super::*;
 
-    fn object(name: &str, version: &str) -> DeserializeGuard<ConfigMap> {
-        DeserializeGuard(Ok(ConfigMap {
-            metadata: metadata(name, version),
-            ..ConfigMap::default()
-        }))
+    fn object(name: &str, version: &str) -> Object {
+        let metadata = metadata(name, version);
+        let json = json!({"metadata": metadata});
+        Object { metadata, json }
     }
 
     fn metadata(name: &str, version: &str) -> ObjectMeta {
@@ -370,11 +357,10 @@ mod tests {
         }
     }
 
-    fn broken(name: &str, version: &str) -> DeserializeGuard<ConfigMap> {
-        DeserializeGuard(Err(InvalidObject {
-            error: "no".into(),
-            metadata: metadata(name, version),
-        }))
+    fn broken(name: &str, version: &str) -> Object {
+        let metadata = metadata(name, version);
+        let json = json!({"metadata": metadata, "data": 1});
+        Object { metadata, json }
     }
 
     type Log = Arc<Mutex<Vec<String>>>;

@@ -29,9 +29,10 @@ use self::members::{Key, Listed, members};
 use self::report::Line;
 use self::state::{State, Wake};
 use crate::api::split::{EffectiveShares, SplitSpec};
-use crate::cache::{Cache, feed, scoped};
+use crate::cache::{Cache, feed};
 use crate::measure::counters::{Counters, Span, VersionKey};
 use crate::rollout::observed::Fleet as View;
+use crate::wire::Collection;
 
 pub mod history;
 pub mod members;
@@ -92,7 +93,7 @@ impl Fleet {
         let changed = Arc::new(Notify::new());
         let notify = Arc::clone(&changed);
         let slices = Cache::new(vec![Box::new(move |_| notify.notify_one())]);
-        let api = scoped(client, Some(&config.namespace));
+        let api = Collection::within(&client, &config.namespace);
         let mut feeding = pin!(feed(slices.clone(), api, watcher::Config::default()));
         let mut streams = Streams::default();
         let mut prune = tokio::time::interval(PRUNE);

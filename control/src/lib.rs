@@ -15,6 +15,7 @@
 //! | [`reconcile`] | one driver per kind: observe, decide, write |
 //! | [`rollout`] | what a rollout does next: `sidestep-decide` |
 //! | [`routing`] | Services, EndpointSlices and Splits → the proxy's table |
+//! | [`wire`] | objects as they come off the wire: JSON first, then their type |
 
 pub mod cache;
 pub mod controller;
@@ -24,5 +25,6 @@ pub mod measure;
 pub mod metrics;
 pub mod reconcile;
 pub mod routing;
+pub mod wire;
 
 pub use sidestep_decide::{analysis, api, rollout};

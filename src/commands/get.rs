@@ -3,9 +3,10 @@
 use std::io::{IsTerminal, Write, stdout};
 use std::time::Duration;
 
-use kube::api::{Api, ListParams};
+use kube::api::ListParams;
 use kube::core::Selector;
 use sidestep_control::api::Rollout;
+use sidestep_control::wire::Collection;
 use tokio::time::Instant;
 
 use super::live::Live;
@@ -53,22 +54,16 @@ pub(crate) async fn read(session: &Session, name: &str) -> anyhow::Result<Object
     let own = ListParams::default().labels(&selector(&rollout)?);
     let none = ListParams::default();
     let (replica_sets, pods, analysis_runs, split) = tokio::join!(
-        async { Api::namespaced(client.clone(), namespace).list(&own).await },
-        async { Api::namespaced(client.clone(), namespace).list(&own).await },
-        async { Api::namespaced(client.clone(), namespace).list(&none).await },
-        async {
-            Api::namespaced(client.clone(), namespace)
-                .get_opt(name)
-                .await
-        },
+        async { Collection::within(client, namespace).list(&own).await },
+        async { Collection::within(client, namespace).list(&own).await },
+        async { Collection::within(client, namespace).list(&none).await },
+        async { Collection::within(client, namespace).get_opt(name).await },
     );
     Ok(Objects {
         rollout,
-        replica_sets: replica_sets?.items,
-        pods: pods?.items,
-        analysis_runs: analysis_runs
-            .map(|list| list.items)
-            .or_else(|error| none_if_not_found(error, Vec::new()))?,
+        replica_sets: replica_sets?,
+        pods: pods?,
+        analysis_runs: analysis_runs.or_else(|error| none_if_not_found(error, Vec::new()))?,
         split: split?,
     })
 }

@@ -5,10 +5,10 @@ use std::io::Write;
 use std::io::stderr;
 
 use futures::StreamExt;
-use kube::Api;
 use kube::api::ListParams;
 use kube::runtime::{WatchStreamExt, watcher};
 use sidestep_control::api::Rollout;
+use sidestep_control::wire::Collection;
 
 use super::{now, print};
 use crate::cli::ListRolloutsArgs;
@@ -17,10 +17,8 @@ use crate::view::list::{Columns, Row, Widths};
 
 /// Prints the rollouts, or watches them.
 pub(crate) async fn run(session: &Session, args: &ListRolloutsArgs) -> anyhow::Result<()> {
-    let api: Api<Rollout> = match args.all_namespaces {
-        true => Api::all(session.client.clone()),
-        false => Api::namespaced(session.client.clone(), &session.namespace),
-    };
+    let namespace = (!args.all_namespaces).then_some(session.namespace.as_str());
+    let all = Collection::<Rollout>::scoped(&session.client, namespace);
     let selector = args
         .name
         .as_ref()
@@ -29,7 +27,7 @@ pub(crate) async fn run(session: &Session, args: &ListRolloutsArgs) -> anyhow::R
         field_selector: selector.clone(),
         ..ListParams::default()
     };
-    let rollouts = api.list(&params).await?.items;
+    let rollouts = all.list(&params).await?;
     if rollouts.is_empty() && !args.watch {
         writeln!(stderr(), "No resources found.")?;
         return Ok(());
@@ -44,17 +42,17 @@ pub(crate) async fn run(session: &Session, args: &ListRolloutsArgs) -> anyhow::R
         ..watcher::Config::default()
     };
     tokio::select! {
-        end = follow(&mut table, api, config) => end,
+        end = follow(&mut table, all, config) => end,
         interrupt = tokio::signal::ctrl_c() => Ok(interrupt?),
     }
 }
 
 async fn follow(
     table: &mut Table,
-    api: Api<Rollout>,
+    all: Collection<Rollout>,
     config: watcher::Config,
 ) -> anyhow::Result<()> {
-    let changes = watcher(api, config).default_backoff().applied_objects();
+    let changes = all.watch(config).applied_objects();
     let mut changes = std::pin::pin!(changes);
     while let Some(change) = changes.next().await {
         match change {

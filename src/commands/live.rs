@@ -3,11 +3,12 @@
 use futures::stream::{BoxStream, SelectAll};
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
+use kube::Resource;
 use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Resource};
+use kube::runtime::watcher;
 use serde::de::DeserializeOwned;
 use sidestep_control::api::{AnalysisRun, ReplicaSet, Rollout, Split};
+use sidestep_control::wire::Collection;
 
 use super::rollouts::not_found;
 use crate::client::Session;
@@ -110,22 +111,15 @@ fn watch<K>(
     config: watcher::Config,
 ) -> (Store<K>, impl Stream<Item = ()> + Send + 'static)
 where
-    K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
-        + Clone
-        + DeserializeOwned
-        + std::fmt::Debug
-        + Send
-        + Sync
-        + 'static,
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Send + Sync + 'static,
 {
-    let api: Api<K> = Api::namespaced(session.client.clone(), &session.namespace);
+    let objects = Collection::<K>::within(&session.client, &session.namespace);
     let (store, writer) = reflector::store();
-    let changes =
-        reflector::reflector(writer, watcher(api, config).default_backoff()).map(|change| {
-            if let Err(error) = change {
-                tracing::debug!(%error, "watching again");
-            }
-        });
+    let changes = reflector::reflector(writer, objects.watch(config)).map(|change| {
+        if let Err(error) = change {
+            tracing::debug!(%error, "watching again");
+        }
+    });
     (store, changes)
 }
 

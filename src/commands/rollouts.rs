@@ -5,6 +5,7 @@ use kube::core::Status;
 use kube::{Client, ResourceExt};
 use serde_json::Value;
 use sidestep_control::api::Rollout;
+use sidestep_control::wire::Collection;
 
 use crate::client::Session;
 
@@ -30,7 +31,7 @@ impl Rollouts {
 
     /// Reads one.
     pub(crate) async fn get(&self, name: &str) -> kube::Result<Rollout> {
-        Api::namespaced(self.client.clone(), &self.namespace)
+        Collection::within(&self.client, &self.namespace)
             .get(name)
             .await
     }

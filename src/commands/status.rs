@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use futures::{Stream, StreamExt};
-use kube::Api;
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::watcher;
 use sidestep_control::api::Rollout;
+use sidestep_control::wire::Collection;
 use tokio::time::Instant;
 
 use super::print;
@@ -23,9 +23,9 @@ pub(crate) async fn run(session: &Session, args: &StatusArgs) -> anyhow::Result<
     if !args.watch || line.is_final() {
         return line.verdict();
     }
-    let api: Api<Rollout> = Api::namespaced(session.client.clone(), &session.namespace);
+    let rollouts = Collection::<Rollout>::within(&session.client, &session.namespace);
     let config = watcher::Config::default().fields(&format!("metadata.name={}", args.name));
-    let changes = watcher(api, config).default_backoff();
+    let changes = rollouts.watch(config);
     tokio::select! {
         end = follow(&args.name, line, changes, |line| print(&format!("{line}\n"))) => end,
         () = give_up(args.timeout) => bail!("Rollout status watch exceeded timeout"),

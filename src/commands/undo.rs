@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use sidestep_control::api::labels::{POD_TEMPLATE_HASH, REVISION};
 use sidestep_control::api::{ReplicaSet, Rollout};
 use sidestep_control::rollout::affinity;
+use sidestep_control::wire::Collection;
 
 use super::print;
 use super::rollouts::Rollouts;
@@ -72,11 +73,10 @@ async fn owned_replica_sets(
         .clone()
         .unwrap_or_default()
         .try_into()?;
-    let api: Api<ReplicaSet> = Api::namespaced(rollouts.client.clone(), &rollouts.namespace);
+    let api = Collection::<ReplicaSet>::within(&rollouts.client, &rollouts.namespace);
     let mut all = api
         .list(&ListParams::default().labels_from(&selector))
-        .await?
-        .items;
+        .await?;
     all.retain(|replica_set| {
         let mut owners = replica_set.metadata.owner_references.iter().flatten();
         owners.any(|owner| {

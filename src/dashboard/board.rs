@@ -7,10 +7,11 @@ use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sidestep_control::api::{AnalysisRun, ReplicaSet, Rollout, Split};
+use sidestep_control::wire::Collection;
 
 use crate::rates::{Figures, SplitName};
 use crate::view::info::{Info, Objects, Strategy};
@@ -203,15 +204,11 @@ where
 
 fn watch<K>(client: &Client, watches: &mut Vec<futures::future::BoxFuture<'static, ()>>) -> Store<K>
 where
-    K: Resource + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
-    K::DynamicType: std::hash::Hash + Eq + Clone + Default + Unpin + Send + Sync,
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Send + Sync + 'static,
 {
     let (store, writer) = reflector::store();
-    let changes = watcher(Api::all(client.clone()), watcher::Config::default());
-    let keeping = changes
-        .default_backoff()
-        .reflect(writer)
-        .for_each(|_| std::future::ready(()));
+    let changes = Collection::<K>::all(client).watch(watcher::Config::default());
+    let keeping = changes.reflect(writer).for_each(|_| std::future::ready(()));
     watches.push(keeping.boxed());
     store
 }

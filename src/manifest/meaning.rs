@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sidestep_control::analysis::expr;
@@ -148,11 +149,11 @@ fn service(object: &Object) -> Service {
     let selector = object
         .value
         .pointer("/spec/selector")
-        .and_then(|selector| serde_json::from_value(selector.clone()).ok());
+        .and_then(|selector| BTreeMap::deserialize(selector).ok());
     let annotations: Option<BTreeMap<String, String>> = object
         .value
         .pointer("/metadata/annotations")
-        .and_then(|all| serde_json::from_value(all.clone()).ok());
+        .and_then(|all| BTreeMap::deserialize(all).ok());
     Service {
         name: object.id.name.clone(),
         selector: selector.unwrap_or_default(),
@@ -175,5 +176,5 @@ fn missing() -> Workload {
 }
 
 fn typed<K: DeserializeOwned>(object: &Object) -> Option<K> {
-    serde_json::from_value(object.value.clone()).ok()
+    K::deserialize(&object.value).ok()
 }

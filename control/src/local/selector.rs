@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::{Expression, Selector, SelectorExt};
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::kinds::Kind;
@@ -93,8 +94,8 @@ pub(super) fn of_object(selector: Option<&Value>) -> Result<Selector, Error> {
     let Some(selector) = selector.filter(|selector| !selector.is_null()) else {
         return Ok(Selector::default());
     };
-    let typed: LabelSelector = serde_json::from_value(selector.clone())
-        .map_err(|error| Error::Syntax(error.to_string()))?;
+    let typed =
+        LabelSelector::deserialize(selector).map_err(|error| Error::Syntax(error.to_string()))?;
     Selector::try_from(typed).map_err(|error| Error::Syntax(error.to_string()))
 }
 

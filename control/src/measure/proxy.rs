@@ -10,7 +10,6 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
-use kube::Api;
 use serde::Deserialize;
 
 use super::counters::{Counters, Span, Start, VersionKey};
@@ -20,6 +19,7 @@ use crate::analysis::duration;
 use crate::analysis::expr::Value;
 use crate::api::analysis::AnalysisRun;
 use crate::api::{Rollout, Split};
+use crate::wire::Collection;
 
 /// Length of a window unless the metric says otherwise: 30 s.
 const WINDOW: SignedDuration = SignedDuration::from_secs(30);
@@ -130,7 +130,7 @@ impl Proxy {
     }
 
     async fn split(&self, namespace: &str, name: &str) -> Result<Split, String> {
-        let splits: Api<Split> = Api::namespaced(self.client.clone(), namespace);
+        let splits = Collection::<Split>::within(&self.client, namespace);
         match splits.get_opt(name).await {
             Ok(Some(split)) => Ok(split),
             Ok(None) => Err(format!(
@@ -156,7 +156,7 @@ impl Proxy {
         let Some(name) = rollout else {
             return Ok(Some(at));
         };
-        let rollouts: Api<Rollout> = Api::namespaced(self.client.clone(), namespace);
+        let rollouts = Collection::<Rollout>::within(&self.client, namespace);
         let rollout = rollouts
             .get_opt(name)
             .await

@@ -10,8 +10,8 @@ use std::time::Duration;
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
-use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use super::objects::{Key, Name};
@@ -22,6 +22,7 @@ use crate::api::AnalysisRun;
 use crate::api::analysis::{AnalysisRunStatus, Measurement, SecretKeyRef};
 use crate::measure;
 use crate::rollout::decision::{Event, EventKind};
+use crate::wire::Collection;
 
 /// Metrics of one run that are asked side by side: a template has a handful; more wait their turn.
 const SIDE_BY_SIDE: usize = 16;
@@ -161,7 +162,7 @@ async fn values(
     run: &AnalysisRun,
 ) -> Result<Result<Values, args::Error>, Error> {
     let namespace = run.namespace().unwrap_or_default();
-    let api: Api<Secret> = Api::namespaced(context.client.clone(), &namespace);
+    let api = Collection::<Secret>::within(&context.client, &namespace);
     let mut secrets: BTreeMap<String, Option<Secret>> = BTreeMap::new();
     for reference in run.spec.args.iter().filter_map(secret_of) {
         if !secrets.contains_key(&reference.name) {
@@ -209,8 +210,8 @@ async fn write(
         "metadata": {"resourceVersion": run.resource_version()},
         "status": difference,
     });
-    let api: Api<AnalysisRun> =
-        Api::namespaced(context.client.clone(), &run.namespace().unwrap_or_default());
+    let namespace = run.namespace().unwrap_or_default();
+    let api = Collection::<AnalysisRun>::within(&context.client, &namespace);
     let written = api
         .patch(&name, &PatchParams::default(), &Patch::Merge(&patch))
         .await
@@ -218,7 +219,7 @@ async fn write(
             Error::api(format!("writing the status of AnalysisRun {name}"), source)
         })?;
     let cache = context.objects.runs.clone();
-    let mark = cache.mark(&written.resource_version().unwrap_or_default());
+    let mark = cache.mark(&written.resource_version.unwrap_or_default());
     let key = Key::AnalysisRun(Name::of(&run.metadata));
     context.wrote(&key, vec![Unseen::until(move || cache.has_seen(mark))]);
     Ok(())
@@ -227,8 +228,8 @@ async fn write(
 /// Deletes a run whose time to live is over, if it is still the one we know.
 async fn expire(context: &Context, run: &Arc<AnalysisRun>) -> Result<Option<Timestamp>, Error> {
     let name = run.name_any();
-    let api: Api<AnalysisRun> =
-        Api::namespaced(context.client.clone(), &run.namespace().unwrap_or_default());
+    let namespace = run.namespace().unwrap_or_default();
+    let api = Collection::<AnalysisRun>::within(&context.client, &namespace);
     let parameters = DeleteParams {
         preconditions: Some(Preconditions {
             uid: run.uid(),
@@ -237,7 +238,7 @@ async fn expire(context: &Context, run: &Arc<AnalysisRun>) -> Result<Option<Time
         ..DeleteParams::default()
     };
     match api.delete(&name, &parameters).await {
-        Ok(_) => Ok(None),
+        Ok(()) => Ok(None),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
         Err(source) => Err(Error::api(format!("deleting AnalysisRun {name}"), source)),
     }

@@ -22,6 +22,7 @@ use crate::api::{AnalysisRun, ReplicaSet, Rollout, Split, labels};
 use crate::cache::Cache;
 use crate::rollout::Action;
 use crate::rollout::decision::NewReplicaSet;
+use crate::wire::Collection;
 
 mod marks;
 
@@ -330,7 +331,9 @@ impl<'a> Writer<'a> {
             .api::<Service>()
             .patch(name, &PatchParams::default(), &Patch::Strategic(&patch))
             .await;
-        self.wrote(&written.map_err(|source| Error::api(format!("Service {name}"), source))?);
+        self.wrote::<Service>(
+            written.map_err(|source| Error::api(format!("Service {name}"), source))?,
+        );
         Ok(())
     }
 
@@ -358,11 +361,8 @@ impl<'a> Writer<'a> {
         whole.metadata.resource_version = Some(self.version::<Split>(&name)?);
         whole.metadata.managed_fields = None;
         whole.spec = spec;
-        let written = self
-            .api::<Split>()
-            .replace(&name, &PostParams::default(), &whole)
-            .await;
-        self.wrote(&written.map_err(|source| Error::api(format!("Split {name}"), source))?);
+        let written = self.api::<Split>().replace(&name, &whole).await;
+        self.wrote::<Split>(written.map_err(|source| Error::api(format!("Split {name}"), source))?);
         Ok(())
     }
 
@@ -395,8 +395,8 @@ impl<'a> Writer<'a> {
 
     async fn create<K: Kind>(&mut self, object: &K) -> Result<(), Error> {
         let doing = format!("{} {}", K::kind(&()), object.name_any());
-        let written = self.api::<K>().create(&PostParams::default(), object).await;
-        self.wrote(&written.map_err(|source| Error::api(doing, source))?);
+        let written = self.api::<K>().create(object).await;
+        self.wrote::<K>(written.map_err(|source| Error::api(doing, source))?);
         Ok(())
     }
 
@@ -416,8 +416,8 @@ impl<'a> Writer<'a> {
             Part::Whole => api.patch(name, &params, &patch).await,
             Part::Status => api.patch_status(name, &params, &patch).await,
         };
-        self.wrote(
-            &written.map_err(|source| Error::api(format!("{} {name}", K::kind(&())), source))?,
+        self.wrote::<K>(
+            written.map_err(|source| Error::api(format!("{} {name}", K::kind(&())), source))?,
         );
         Ok(())
     }
@@ -483,14 +483,16 @@ impl<'a> Writer<'a> {
         found.and_then(|(_, metadata)| metadata.resource_version.clone())
     }
 
-    fn wrote<K: Kind>(&mut self, written: &K) {
-        let version = written.resource_version().unwrap_or_default();
+    fn wrote<K: Kind>(&mut self, written: ObjectMeta) {
+        let version = written.resource_version.unwrap_or_default();
         let cache = K::cache(self.context).clone();
         let mark = cache.mark(&version);
         self.unseen
             .push(Unseen::until(move || cache.has_seen(mark)));
-        self.versions
-            .insert((K::kind(&()).into_owned(), written.name_any()), version);
+        self.versions.insert(
+            (K::kind(&()).into_owned(), written.name.unwrap_or_default()),
+            version,
+        );
     }
 
     fn owner(&self, blocks_deletion: bool) -> OwnerReference {
@@ -505,8 +507,8 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn api<K: Kind>(&self) -> Api<K> {
-        Api::namespaced(self.context.client.clone(), &self.scene.name.namespace)
+    fn api<K: Kind>(&self) -> Collection<K> {
+        Collection::within(&self.context.client, &self.scene.name.namespace)
     }
 }
 

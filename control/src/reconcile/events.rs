@@ -7,14 +7,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event as Wire, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
-use kube::api::{ObjectMeta, PostParams};
-use kube::{Api, Client, Resource};
+use kube::api::ObjectMeta;
+use kube::{Client, Resource};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::rollout::decision::Event;
+use crate::wire::Collection;
 
 /// Events that may wait to be sent. A rollout sends a handful per step; what is over is dropped, as client-go drops.
 const WAITING_MAX: usize = 1024;
@@ -113,8 +114,8 @@ impl Sender {
 
 async fn send(client: &Client, event: Wire) {
     let namespace = event.metadata.namespace.as_deref().unwrap_or("default");
-    let api: Api<Wire> = Api::namespaced(client.clone(), namespace);
-    match timeout(SEND_LIMIT, api.create(&PostParams::default(), &event)).await {
+    let api = Collection::<Wire>::within(client, namespace);
+    match timeout(SEND_LIMIT, api.create(&event)).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => debug!(reason = event.reason, %error, "event not taken"),
         Err(_) => debug!(reason = event.reason, "event took too long"),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use kube::runtime::watcher;
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Client, Resource, ResourceExt};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -16,9 +16,10 @@ use crate::api::rollout::{PLUGIN, ProxyRouting};
 use crate::api::{
     AnalysisRun, AnalysisTemplate, ClusterAnalysisTemplate, ReplicaSet, Rollout, Split, labels,
 };
-use crate::cache::{Cache, Change, Listener, feed, scoped};
+use crate::cache::{Cache, Change, Listener, feed};
 use crate::controller::queue::{Laned, Lanes};
 use crate::rollout::plan::root_services;
+use crate::wire::Collection;
 
 /// What is looked at by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -165,19 +166,46 @@ impl Objects {
                 cancel.run_until_cancelled(feeding).await;
             });
         };
-        let api = || client.clone();
-        start(Box::pin(feed(rollouts, scoped(api(), namespace), all())));
+        start(Box::pin(feed(
+            rollouts,
+            Collection::scoped(client, namespace),
+            all(),
+        )));
         start(Box::pin(feed(
             replica_sets,
-            scoped(api(), namespace),
+            Collection::scoped(client, namespace),
             hashed,
         )));
-        start(Box::pin(feed(services, scoped(api(), namespace), all())));
-        start(Box::pin(feed(splits, scoped(api(), namespace), all())));
-        start(Box::pin(feed(runs, scoped(api(), namespace), all())));
-        start(Box::pin(feed(templates, scoped(api(), namespace), all())));
-        start(Box::pin(feed(cluster_templates, Api::all(api()), all())));
-        start(Box::pin(feed(deployments, scoped(api(), namespace), all())));
+        start(Box::pin(feed(
+            services,
+            Collection::scoped(client, namespace),
+            all(),
+        )));
+        start(Box::pin(feed(
+            splits,
+            Collection::scoped(client, namespace),
+            all(),
+        )));
+        start(Box::pin(feed(
+            runs,
+            Collection::scoped(client, namespace),
+            all(),
+        )));
+        start(Box::pin(feed(
+            templates,
+            Collection::scoped(client, namespace),
+            all(),
+        )));
+        start(Box::pin(feed(
+            cluster_templates,
+            Collection::all(client),
+            all(),
+        )));
+        start(Box::pin(feed(
+            deployments,
+            Collection::scoped(client, namespace),
+            all(),
+        )));
     }
 }
 

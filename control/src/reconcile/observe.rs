@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodTemplate, Service};
+use kube::ResourceExt;
 use kube::api::{ListParams, ObjectMeta};
 use kube::core::Selector;
-use kube::{Api, ResourceExt};
 use serde_json::Value;
 
 use super::objects::{Name, controller_of, services_of};
@@ -25,6 +25,7 @@ use crate::rollout::observed::{
 use crate::rollout::plan::{References, Workload};
 use crate::routing::govern::Governed;
 use crate::routing::split::{RawSplit, read};
+use crate::wire::Collection;
 
 /// A Rollout and what belongs to it, as one moment's caches show it.
 #[derive(Clone, Debug)]
@@ -151,7 +152,7 @@ pub async fn pods(
     scene: &Scene,
     selector: &Selector,
 ) -> Result<Vec<observed::Pod>, Error> {
-    let api: Api<Pod> = Api::namespaced(context.client.clone(), &scene.name.namespace);
+    let api = Collection::<Pod>::within(&context.client, &scene.name.namespace);
     let listed = api.list(&ListParams::default().labels_from(selector)).await;
     let listed = listed.map_err(|source| Error::api("reading the pods to restart", source))?;
     let mut pods: Vec<_> = listed.iter().filter_map(observed::Pod::read).collect();
@@ -421,7 +422,7 @@ async fn workload(
             })
             .unwrap_or_else(|| missing("deployments.apps")),
         Some("ReplicaSet") => {
-            let api: Api<ReplicaSet> = Api::namespaced(context.client.clone(), namespace);
+            let api = Collection::<ReplicaSet>::within(&context.client, namespace);
             let set = api
                 .get_opt(name)
                 .await
@@ -437,7 +438,7 @@ async fn workload(
             .unwrap_or_else(|| missing("replicasets.apps"))
         }
         Some("PodTemplate") => {
-            let api: Api<PodTemplate> = Api::namespaced(context.client.clone(), namespace);
+            let api = Collection::<PodTemplate>::within(&context.client, namespace);
             let template = api
                 .get_opt(name)
                 .await

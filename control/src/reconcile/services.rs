@@ -9,7 +9,6 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use kube::Api;
 use kube::api::{ObjectMeta, Patch, PatchParams};
 use serde_json::json;
 
@@ -17,6 +16,7 @@ use super::objects::{Name, controller_of, services_of};
 use super::{Context, Error};
 use crate::api::{ReplicaSet, labels};
 use crate::routing::ports;
+use crate::wire::Collection;
 
 /// The longest part of the ReplicaSet's name that is kept: with `-rev-`, six characters of its uid and a letter in front it fits 63.
 const NAME_KEPT: usize = 50;
@@ -153,7 +153,7 @@ pub async fn release(context: &Context, name: &Name) -> Result<Option<Timestamp>
         "metadata": {"resourceVersion": service.metadata.resource_version, "annotations": {labels::MANAGED_BY: null}},
         "spec": {"selector": {labels::POD_TEMPLATE_HASH: null}},
     });
-    let api: Api<Service> = Api::namespaced(context.client.clone(), &name.namespace);
+    let api = Collection::<Service>::within(&context.client, &name.namespace);
     api.patch(&name.name, &PatchParams::default(), &Patch::Merge(&patch))
         .await
         .map_err(|source| Error::api(format!("Service {name}"), source))?;

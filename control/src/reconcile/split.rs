@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
-use kube::{Api, ResourceExt};
 use serde_json::json;
 use tracing::warn;
 
@@ -20,6 +20,7 @@ use crate::rollout::observed::Fleet as View;
 use crate::routing::govern::Governed;
 use crate::routing::notice::{Notice, Reason, on_splits};
 use crate::routing::split::{ReadSplit, read};
+use crate::wire::Collection;
 
 /// Writes the conditions of all Splits of a namespace that have changed.
 ///
@@ -94,10 +95,8 @@ async fn write(
     {
         warn!(split = %name, "{complaint}");
     }
-    let api: Api<Split> = Api::namespaced(
-        context.client.clone(),
-        &split.namespace().unwrap_or_default(),
-    );
+    let namespace = split.namespace().unwrap_or_default();
+    let api = Collection::<Split>::within(&context.client, &namespace);
     api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch))
         .await
         .map_err(|source| Error::api(format!("Split {name}"), source))?;

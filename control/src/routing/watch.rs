@@ -17,7 +17,8 @@ use tracing::{info, warn};
 use super::build::{Options, Snapshot, build};
 use super::notice::Notice;
 use super::split::RawSplit;
-use crate::cache::{Cache, Change, Listener, Malformed, feed, scoped};
+use crate::cache::{Cache, Change, Listener, Malformed, feed};
+use crate::wire::Collection;
 
 /// How long changes are gathered before a table is built: one write of ours often causes several events, on several watches.
 const GATHER: Duration = Duration::from_millis(2);
@@ -46,9 +47,9 @@ where
     tokio::select! {
         () = cancel.cancelled() => {}
         () = publishing => {}
-        () = feed(sources.services.clone(), scoped(client.clone(), None), Config::default()) => {}
-        () = feed(sources.slices.clone(), scoped(client.clone(), None), Config::default()) => {}
-        () = feed(sources.splits.clone(), scoped(client, None), Config::default()) => {}
+        () = feed(sources.services.clone(), Collection::all(&client), Config::default()) => {}
+        () = feed(sources.slices.clone(), Collection::all(&client), Config::default()) => {}
+        () = feed(sources.splits.clone(), Collection::all(&client), Config::default()) => {}
     }
 }
 

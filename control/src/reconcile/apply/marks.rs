@@ -4,11 +4,12 @@ use futures::{StreamExt, TryStreamExt, stream};
 use kube::api::ListParams;
 
 use super::{
-    Api, Error, Part, Patch, PatchParams, Pod, ReplicaSet, ResourceExt, Unseen, Value, Writer,
+    Error, Part, Patch, PatchParams, Pod, ReplicaSet, ResourceExt, Unseen, Value, Writer,
     controller_of, json, labels,
 };
 use crate::reconcile::objects::Deployment;
 use crate::rollout::marks::Changes;
+use crate::wire::Collection;
 
 /// Pods that are written side by side, as in Argo (R19.1).
 const AT_ONCE: usize = 10;
@@ -45,16 +46,15 @@ impl Writer<'_> {
             labels::POD_TEMPLATE_HASH,
             hash.map_or("", String::as_str)
         );
-        let pods: Api<Pod> =
-            Api::namespaced(self.context.client.clone(), &self.scene.name.namespace);
+        let pods = Collection::<Pod>::within(&self.context.client, &self.scene.name.namespace);
         let listed = pods.list(&ListParams::default().labels(&selector)).await;
         let mut listed = listed.map_err(|source| Error::api("reading the pods to mark", source))?;
         let uid = set.metadata.uid.as_ref();
-        listed.items.retain(|pod| {
+        listed.retain(|pod| {
             controller_of(&pod.metadata).map(|owner| &owner.uid) == uid && !is_marked(pod, marks)
         });
         let mut writes = Vec::new();
-        for pod in listed.items {
+        for pod in listed {
             writes.push(mark(pods.clone(), pod, marks.clone()));
         }
         stream::iter(writes)
@@ -88,12 +88,12 @@ impl Writer<'_> {
             .get(&namespace, name)
             .and_then(|deployment| deployment.resource_version());
         let patch = json!({"metadata": {"resourceVersion": version}, "spec": {"replicas": to}});
-        let api: Api<Deployment> = Api::namespaced(self.context.client.clone(), &namespace);
+        let api = Collection::<Deployment>::within(&self.context.client, &namespace);
         let written = api
             .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
             .await;
         let written = written.map_err(|source| Error::api(format!("Deployment {name}"), source))?;
-        let mark = cache.mark(&written.resource_version().unwrap_or_default());
+        let mark = cache.mark(&written.resource_version.unwrap_or_default());
         self.unseen
             .push(Unseen::until(move || cache.has_seen(mark)));
         Ok(())
@@ -101,7 +101,7 @@ impl Writer<'_> {
 }
 
 /// One pod. One that is gone needs no marks, and one that has changed meanwhile gets them all the same.
-async fn mark(pods: Api<Pod>, pod: Pod, marks: Value) -> Result<(), Error> {
+async fn mark(pods: Collection<Pod>, pod: Pod, marks: Value) -> Result<(), Error> {
     let name = pod.name_any();
     let mut patch = json!({"metadata": marks});
     patch["metadata"]["uid"] = json!(pod.metadata.uid);

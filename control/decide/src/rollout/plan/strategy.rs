@@ -1,6 +1,7 @@
 //! `spec.strategy`: steps, sizes, delays and routing.
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::bluegreen;
@@ -226,7 +227,7 @@ fn block(routing: &TrafficRouting) -> Option<ProxyRouting> {
         .and_then(|plugins| plugins.get(PLUGIN));
     match block {
         None | Some(Value::Null) => Some(ProxyRouting::default()),
-        Some(block) => serde_json::from_value(block.clone()).ok(),
+        Some(block) => ProxyRouting::deserialize(block).ok(),
     }
 }
 
