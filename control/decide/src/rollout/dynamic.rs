@@ -145,21 +145,21 @@ pub(super) fn stable(turn: &Turn<'_>, routing: &Routing) -> i32 {
     whole(turn, routing).stable(canary, has)
 }
 
-/// The canary's part of the pods (R7.2, R7.5): that of its own scale before that of its weight. A number of pods says nothing of stable.
+/// The canary's part of the pods (R7.2, R7.5): that of its own scale before that of its weight, but never more than its weight leaves
+/// stable free of: a lower weight is set when stable has the pods for it. A number of pods says nothing of stable.
 fn asked(turn: &Turn<'_>, routing: &Routing) -> i32 {
     let position = Position {
         steps: turn.plan.steps(),
         index: turn.step_index(),
     };
+    let by_weight = position.weight().unwrap_or(routing.whole);
     match (scale::is_whole(turn), turn.is_aborted()) {
         (true, _) => routing.whole,
         (false, true) => 0,
         (false, false) => match position.nearest_scale() {
             Some(CanaryScale::Replicas(_)) => 0,
-            Some(CanaryScale::Weight(weight)) => weight.min(routing.whole),
-            Some(CanaryScale::MatchTrafficWeight) | None => {
-                position.weight().unwrap_or(routing.whole)
-            }
+            Some(CanaryScale::Weight(weight)) => weight.min(by_weight),
+            Some(CanaryScale::MatchTrafficWeight) | None => by_weight,
         },
     }
 }

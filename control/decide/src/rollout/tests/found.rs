@@ -309,3 +309,15 @@ fn a_restart_goes_on_while_the_clock_is_behind() {
     let mut actions = decision.actions.iter();
     assert!(actions.any(|action| matches!(action, Action::EvictPod { .. })));
 }
+
+#[test]
+fn stable_grows_for_a_lower_weight_beside_a_canary_that_is_scaled_apart() {
+    // Seeds 1407 and 1860: `setCanaryScale` of 100 left stable one pod, and the weight waited for ever for the pods of its 80.
+    let steps = json!([{"setWeight": 100}, {"setCanaryScale": {"weight": 100}}, {"setWeight": 20}, {"pause": {}}]);
+    let mut model = Model::dynamic(3, &steps).deployed();
+    model.image("2");
+    model.run_ready();
+    assert_eq!(model.message(), "CanaryPauseStep", "{}", waits_for(&model));
+    assert_eq!(model.weights(), Some((20, 80)));
+    assert_eq!((model.set("1").wanted, model.set("2").wanted), (3, 3));
+}
