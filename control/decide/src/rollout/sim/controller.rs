@@ -30,6 +30,8 @@ pub(super) struct Controller {
     seen: Seen,
     /// How far each must get before the next look (control-plane rules, section 5).
     must_see: Seen,
+    /// How far each had got when it looked: what is written rests on that.
+    rests_on: Seen,
     observed: Observed,
     /// Versions of the ReplicaSets, in the order of `observed.revisions`.
     versions: Vec<u64>,
@@ -61,6 +63,7 @@ impl Controller {
             is_up: false,
             seen: Seen::default(),
             must_see: Seen::default(),
+            rests_on: Seen::default(),
             observed: Observed::default(),
             versions: Vec::new(),
             rollout: world.rollout.clone(),
@@ -176,6 +179,7 @@ impl Controller {
             return Ok(());
         }
         self.looks += 1;
+        self.rests_on = self.seen;
         world.decided = self.rollout.spec.replicas.unwrap_or(1);
         let now = world.clock();
         let planned = self.planned();
@@ -328,7 +332,7 @@ impl Controller {
         world.look = self.looks;
         let result = match trouble {
             Some(Trouble::Refused | Trouble::Conflict) => Err(super::api::Conflict),
-            _ => world.write(&write, &self.seen),
+            _ => world.write(&write, &self.rests_on),
         };
         world.look = 0;
         if let Ok(Some(kind)) = result {

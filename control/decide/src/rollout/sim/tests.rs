@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::shrink::shrink;
 use super::spec::Features;
-use super::{Broken, Script};
+use super::world::Kind;
+use super::{Broken, Script, Walk};
 
 /// Seeds of a normal run, and decisions of each before its end begins.
 const SEEDS: u64 = 100;
@@ -90,6 +91,26 @@ fn one_seed() {
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
+}
+
+/// Seed 1972: a cache that heard of an abort between a look and its writes made them fresh, and the abort was overwritten.
+#[test]
+fn a_write_rests_on_what_was_looked_at() {
+    let script = Script::new(1972, &Features::known(), DECISIONS);
+    let mut walk = Walk::new(&script, None);
+    walk.world.log = Some(Vec::new());
+    while walk.controller.looks == 0 {
+        let due = walk.world.next_due(i64::MAX).unwrap();
+        walk.follow(due).unwrap();
+    }
+    walk.world.abort();
+    walk.controller.hear(&mut walk.world, Kind::Rollout);
+    walk.run_for(30).unwrap();
+    let log = walk.world.log.take().unwrap();
+    assert!(
+        log.iter().any(|line| line.contains("a write fails")),
+        "{log:#?}"
+    );
 }
 
 /// What to know of a walk that broke a rule.
