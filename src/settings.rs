@@ -144,32 +144,14 @@ impl RunSettings {
             "--default-service",
             optional(args.default_service.as_deref(), service),
         );
-        let given = complaints.take(
-            "--proxy-config",
-            optional(args.proxy_config.as_deref(), read_proxy_config),
-        );
-        let proxy_workers = complaints.take(
-            "--proxy-workers",
-            optional(args.proxy_workers.as_deref(), workers),
-        );
-        let access_log = complaints.take(
-            "--access-log",
-            optional(args.access_log.as_deref(), access_log),
-        );
-        let proxy = || {
-            let mut proxy = given?.unwrap_or_else(proxy_config::alone);
-            proxy.listen = vec![listen?];
-            proxy.workers = proxy_workers?.unwrap_or(proxy.workers);
-            proxy.access_log = access_log?.unwrap_or_default();
-            Some(proxy)
-        };
+        let proxy = proxy(&mut complaints, args, listen);
         let settings = || {
             Some(Self {
                 manifests,
                 watch: args.watch,
                 machine: machine::Settings {
                     namespace: namespace?,
-                    proxy: proxy()?,
+                    proxy: proxy?,
                     admin: admin?,
                     api: api?,
                     dashboard: dashboard?,
@@ -182,6 +164,31 @@ impl RunSettings {
         };
         complaints.or(settings())
     }
+}
+
+/// The proxy of `sidestep run`: a file's, or one machine's own, and what the flags change in it.
+fn proxy(
+    complaints: &mut Complaints,
+    args: &RunArgs,
+    listen: Option<SocketAddr>,
+) -> Option<Config> {
+    let given = complaints.take(
+        "--proxy-config",
+        optional(args.proxy_config.as_deref(), read_proxy_config),
+    );
+    let workers = complaints.take(
+        "--proxy-workers",
+        optional(args.proxy_workers.as_deref(), workers),
+    );
+    let access_log = complaints.take(
+        "--access-log",
+        optional(args.access_log.as_deref(), access_log),
+    );
+    let mut proxy = given?.unwrap_or_else(proxy_config::alone);
+    proxy.listen = vec![listen?];
+    proxy.workers = workers?.unwrap_or(proxy.workers);
+    proxy.access_log = access_log?.unwrap_or_default();
+    Some(proxy)
 }
 
 impl DemoSettings {

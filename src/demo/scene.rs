@@ -1,7 +1,6 @@
 //! What the demo shows in the terminal: a pure picture of one moment.
 
 use std::cmp::Ordering;
-use std::fmt::Write as _;
 
 /// Columns of the picture.
 const WIDTH: usize = 100;
@@ -62,62 +61,62 @@ pub(crate) fn draw(scene: &Scene, colour: bool) -> String {
             text.to_owned()
         }
     };
-    let mut page = String::new();
-    // Writing to a String cannot fail; the results are dropped below.
-    let mut line = |text: &str| {
-        let _written = writeln!(page, "{text}");
-    };
-    line(&format!(
+    let mut lines = vec![format!(
         "{}   traffic {}   page {}   Ctrl-C ends it",
         paint("1", "Sidestep demo"),
         scene.traffic,
         scene.page
-    ));
-    line("");
-    let why = wrapped(&scene.message, WIDTH - scene.phase.len() - 4);
-    for (index, text) in why.iter().enumerate() {
-        let begin = match index {
-            0 => phase(scene, colour),
-            _ => " ".repeat(scene.phase.len()),
-        };
-        line(&format!("  {begin}  {text}"));
-    }
-    line("");
-    line(&format!("  {}", bar(scene, &paint)));
-    line("");
-    for (index, step) in scene.steps.iter().enumerate() {
+    )];
+    let mut part = |part: Vec<String>| {
+        lines.push(String::new());
+        lines.extend(part);
+    };
+    part(state(scene, colour));
+    part(vec![format!("  {}", bar(scene, &paint))]);
+    part(steps(scene, &paint));
+    part(versions(scene, &paint));
+    part(vec![format!(
+        "  clients: {} requests, {} unexpected failures, {} made by the bad canary",
+        scene.requests, scene.unexpected, scene.canary_failures
+    )]);
+    let earlier = scene.lines.len().saturating_sub(LINES_SHOWN);
+    let told = scene.lines.iter().skip(earlier);
+    part(told.map(|text| format!("  {text}")).collect());
+    lines.join("\n") + "\n"
+}
+
+/// The phase, and why.
+fn state(scene: &Scene, colour: bool) -> Vec<String> {
+    let width = scene.phase.len();
+    wrapped(&scene.message, WIDTH - width - 4)
+        .iter()
+        .enumerate()
+        .map(|(index, text)| match index {
+            0 => format!("  {}  {text}", phase(scene, colour)),
+            _ => format!("  {:width$}  {text}", ""),
+        })
+        .collect()
+}
+
+fn steps(scene: &Scene, paint: &impl Fn(&str, &str) -> String) -> Vec<String> {
+    let step = |(index, step): (usize, &String)| {
         let (mark, code) = match index.cmp(&scene.step) {
             Ordering::Less => ("✔", "32"),
             Ordering::Equal if scene.phase != "Degraded" => ("▶", "1;33"),
             Ordering::Equal | Ordering::Greater => ("·", "2"),
         };
-        line(&paint(code, &format!("  {mark} {step}")));
-    }
-    line("");
-    line(&paint(
-        "2",
-        &format!(
-            "  {:8} {:12} {:>10} {:>9} {:>9}",
-            "version", "image", "requests/s", "errors", "p99"
-        ),
-    ));
-    for row in &scene.versions {
-        line(&version(row, &paint));
-    }
-    line("");
-    line(&format!(
-        "  clients: {} requests, {} unexpected failures, {} made by the bad canary",
-        scene.requests, scene.unexpected, scene.canary_failures
-    ));
-    line("");
-    for text in scene
-        .lines
-        .iter()
-        .skip(scene.lines.len().saturating_sub(LINES_SHOWN))
-    {
-        line(&format!("  {text}"));
-    }
-    page
+        paint(code, &format!("  {mark} {step}"))
+    };
+    scene.steps.iter().enumerate().map(step).collect()
+}
+
+fn versions(scene: &Scene, paint: &impl Fn(&str, &str) -> String) -> Vec<String> {
+    let head = format!(
+        "  {:8} {:12} {:>10} {:>9} {:>9}",
+        "version", "image", "requests/s", "errors", "p99"
+    );
+    let rows = scene.versions.iter().map(|row| version(row, paint));
+    std::iter::once(paint("2", &head)).chain(rows).collect()
 }
 
 /// A text in lines of at most `width` characters, cut between words; at least one line.

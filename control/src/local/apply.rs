@@ -83,30 +83,12 @@ pub(super) fn apply(
         .position(|entry| entry.is_apply_of(kind, manager));
     let before = mine.map(|index| entries.remove(index));
 
-    let mut conflicts = Vec::new();
-    for entry in &mut entries {
-        let mut fields = Vec::new();
-        let context = Comparison {
-            schema: &schema,
-            live,
-            merged: &merged,
-        };
-        context.conflicts(&said, &entry.fields, &mut Vec::new(), &mut fields);
-        for field in fields {
-            conflicts.push(Conflict {
-                message: format!(
-                    "conflict with \"{}\"{} using {}",
-                    entry.manager,
-                    entry.through(),
-                    entry.api_version
-                ),
-                field: shown(&field),
-            });
-            if forced {
-                entry.fields.remove(&field);
-            }
-        }
-    }
+    let change = Comparison {
+        schema: &schema,
+        live,
+        merged: &merged,
+    };
+    let conflicts = change.take_over(&said, &mut entries);
     if !conflicts.is_empty() && !forced {
         return Err(conflicts);
     }
@@ -194,6 +176,20 @@ impl Entry {
         self.manager == manager.name
             && self.subresource == manager.subresource
             && self.api_version == kind.api_version()
+    }
+
+    /// That somebody else changes a field of this entry.
+    fn conflict(&self, field: &[String]) -> Conflict {
+        let message = format!(
+            "conflict with \"{}\"{} using {}",
+            self.manager,
+            self.through(),
+            self.api_version
+        );
+        Conflict {
+            message,
+            field: shown(field),
+        }
     }
 
     fn through(&self) -> String {
@@ -629,6 +625,20 @@ struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
+    /// Takes from other managers' entries the fields that `said` changes, and says from whom.
+    fn take_over(self, said: &Fields, entries: &mut [Entry]) -> Vec<Conflict> {
+        let mut conflicts = Vec::new();
+        for entry in entries {
+            let mut fields = Vec::new();
+            self.conflicts(said, &entry.fields, &mut Vec::new(), &mut fields);
+            for field in fields {
+                entry.fields.remove(&field);
+                conflicts.push(entry.conflict(&field));
+            }
+        }
+        conflicts
+    }
+
     fn conflicts(
         self,
         said: &Fields,
