@@ -10,7 +10,7 @@ use super::world::Kind;
 use super::{Broken, Script, Walk};
 
 /// Seeds of a normal run, and decisions of each before its end begins.
-const SEEDS: u64 = 100;
+const SEEDS: u64 = 2_000;
 const DECISIONS: u64 = 500;
 
 /// Seeds after which a long run says how far it is.
