@@ -39,6 +39,7 @@ pub mod decide;
 pub mod decision;
 mod duration;
 mod dynamic;
+mod experiment;
 pub mod hash;
 mod history;
 mod hold;

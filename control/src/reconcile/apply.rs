@@ -341,8 +341,7 @@ impl<'a> Writer<'a> {
         let name = self.scene.name.name.clone();
         let services = self.scene.revision_services();
         if let Some(version) = split
-            .versions
-            .iter()
+            .revisions()
             .find(|version| !services.contains_key(&version.revision))
         {
             return Err(Error::Stale(format!(

@@ -139,6 +139,7 @@ pub fn observed(context: &Context, scene: &Scene) -> Observed {
         split: split.map(|split| written(split, &scene.revision_services())),
         fleet: split.map(|split| fleet(context, split)).unwrap_or_default(),
         taken: context.taken(&scene.name).into_iter().collect(),
+        experiment: Vec::new(), // nothing runs Experiments yet
     }
 }
 
@@ -210,6 +211,7 @@ fn written(split: &Split, services: &BTreeMap<String, String>) -> WrittenSplit {
     let mut read = crate::rollout::Split::read(&split.spec);
     for (version, written) in read.versions.iter_mut().zip(&split.spec.versions) {
         let expected = services.get(&version.revision);
+        let expected = expected.filter(|_| version.service.is_none()); // an experiment's is its own
         // A ReplicaSet that is gone has taken its Service along.
         if expected.is_some_and(|expected| *expected != written.service) {
             version.revision.clear();

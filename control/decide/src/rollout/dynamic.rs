@@ -141,7 +141,8 @@ pub(super) fn stable(turn: &Turn<'_>, routing: &Routing) -> i32 {
         None => asked(turn, routing),
     };
     let weights = turn.next.weights.as_ref();
-    let has = weights.map_or(routing.whole, |weights| weights.stable.weight);
+    // What an experiment has of stable's share comes back to stable at once.
+    let has = routing.whole - weights.map_or(0, |weights| weights.canary.weight);
     whole(turn, routing).stable(canary, has)
 }
 

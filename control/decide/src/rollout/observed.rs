@@ -33,6 +33,23 @@ pub struct Observed {
     pub fleet: Fleet,
     /// Names in its namespace that ReplicaSets of others have taken.
     pub taken: Vec<String>,
+    /// The versions of its experiment that are to have a weight, while it is Running (R17.6), in the experiment's order.
+    pub experiment: Vec<Experimental>,
+}
+
+/// A version of an experiment that is to have a weight. It is none of the Rollout's revisions, even where it has the hash of one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Experimental {
+    /// Name of the experiment's template.
+    pub name: String,
+    /// The Service that lists its pods.
+    pub service: String,
+    /// Its pod-template hash.
+    pub hash: String,
+    /// Pods that it has been given.
+    pub pods: i32,
+    /// Its weight, of what a weight is a part of.
+    pub weight: i32,
 }
 
 /// The Rollout's own metadata.

@@ -25,10 +25,12 @@ pub struct Split {
 /// One version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Version {
-    /// [`STABLE`] or [`CANARY`].
+    /// [`STABLE`], [`CANARY`], or a name that neither can have: an experiment's.
     pub name: String,
     /// Pod-template hash of its revision.
     pub revision: String,
+    /// The Service that lists its pods, where that is not its revision's: an experiment has its own.
+    pub service: Option<String>,
     /// Ready pods needed to carry its whole weight.
     pub needed: u32,
 }
@@ -37,9 +39,11 @@ impl Split {
     /// Reads a spec as it stands in the API.
     #[must_use]
     pub fn read(spec: &SplitSpec) -> Self {
+        let is_ours = |name: &str| [STABLE, CANARY].contains(&name);
         let versions = spec.versions.iter().map(|version| Version {
             name: version.name.clone(),
             revision: version.revision.clone().unwrap_or_default(),
+            service: (!is_ours(&version.name)).then(|| version.service.clone()),
             needed: version.needed.unwrap_or(1),
         });
         Self {
@@ -53,10 +57,16 @@ impl Split {
     /// The spec to write; `services` gives the revision Service of each revision.
     #[must_use]
     pub fn spec(&self, services: &BTreeMap<String, String>) -> SplitSpec {
+        let service = |version: &Version| {
+            let own = version.service.as_ref();
+            own.or_else(|| services.get(&version.revision))
+                .cloned()
+                .unwrap_or_default()
+        };
         let versions = self.versions.iter().map(|version| SplitVersion {
             name: version.name.clone(),
             revision: Some(version.revision.clone()),
-            service: services.get(&version.revision).cloned().unwrap_or_default(),
+            service: service(version),
             needed: Some(version.needed),
         });
         SplitSpec {
@@ -67,21 +77,23 @@ impl Split {
         }
     }
 
+    /// The versions that are revisions of the Rollout. An experiment's may have the hash of one of them, from whose template it was made.
+    pub fn revisions(&self) -> impl Iterator<Item = &Version> {
+        let versions = self.versions.iter();
+        versions.filter(|version| version.service.is_none())
+    }
+
     /// Whether a revision is one of its versions.
     #[must_use]
     pub fn lists(&self, revision: &str) -> bool {
-        self.versions
-            .iter()
-            .any(|version| version.revision == revision)
+        self.needed(revision).is_some()
     }
 
     /// Ready pods that a revision needs, as a version of either name; none if it is not listed.
     #[must_use]
     pub fn needed(&self, revision: &str) -> Option<u32> {
-        let version = self
-            .versions
-            .iter()
-            .find(|version| version.revision == revision)?;
+        let mut versions = self.revisions();
+        let version = versions.find(|version| version.revision == revision)?;
         Some(version.needed)
     }
 }

@@ -3,6 +3,7 @@
 mod bluegreen;
 mod duration;
 mod dynamic;
+mod experiment;
 mod found;
 mod golden;
 mod model;

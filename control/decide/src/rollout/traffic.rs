@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 
 use super::decision::Action;
+use super::experiment::Beside;
 use super::observed::Revision;
 use super::plan::Routing;
 use super::replicas::{self, Position};
 use super::split::{CANARY, STABLE, Split, Version};
 use super::turn::Turn;
-use super::{dynamic, routes, scale};
+use super::{dynamic, experiment, routes, scale};
 use crate::api::rollout::{TrafficWeights, WeightDestination};
 use crate::api::split::{SplitRule, Verified};
 
@@ -27,8 +28,8 @@ pub(super) fn route(turn: &mut Turn<'_>) {
     let Some(trial) = trial(turn, routing, stable) else {
         return;
     };
-    let changed = record(turn, routing, stable, trial);
-    let wanted = split(turn, routing, stable, trial, changed);
+    let changed = record(turn, routing, stable, &trial);
+    let wanted = split(turn, routing, stable, &trial, changed);
     turn.carried = (trial.weight > 0)
         .then(|| wanted.needed(&turn.new.hash))
         .flatten();
@@ -52,12 +53,22 @@ pub(super) fn doubt(turn: &mut Turn<'_>) {
 }
 
 /// The version beside stable, and its weight.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Trial<'a> {
     set: &'a Revision,
     weight: i32,
     /// It is a version of the Split, if only with weight 0.
     listed: bool,
+    /// Versions of an experiment, which take from stable.
+    beside: Vec<Beside<'a>>,
+}
+
+impl Trial<'_> {
+    /// What is left for stable.
+    fn rest(&self, routing: &Routing) -> i32 {
+        let beside: i32 = self.beside.iter().map(|beside| beside.weight).sum();
+        routing.whole - self.weight - beside
+    }
 }
 
 /// What stands beside stable now: a version that leaves as long as it does, then the new one; none where nothing is to change.
@@ -72,6 +83,7 @@ fn trial<'a>(turn: &mut Turn<'a>, routing: &Routing, stable: &Revision) -> Optio
             set,
             weight,
             listed: true,
+            beside: Vec::new(),
         });
     }
     let weight = weight(turn, routing, stable)?;
@@ -80,6 +92,7 @@ fn trial<'a>(turn: &mut Turn<'a>, routing: &Routing, stable: &Revision) -> Optio
         set: turn.new,
         weight,
         listed: goes_on && (weight > 0 || scale::sizes(turn).canary > 0),
+        beside: experiment::beside(turn, routing.whole - weight),
     })
 }
 
@@ -167,7 +180,7 @@ fn written_weight(turn: &Turn<'_>) -> i32 {
 }
 
 /// Writes the weights to the status, unverified where they differ. Returns whether they do.
-fn record(turn: &mut Turn<'_>, routing: &Routing, stable: &Revision, trial: Trial<'_>) -> bool {
+fn record(turn: &mut Turn<'_>, routing: &Routing, stable: &Revision, trial: &Trial<'_>) -> bool {
     let weight = trial.weight;
     let destination = |set: &Revision, service: Option<&String>, weight| WeightDestination {
         pod_template_hash: Some(set.hash.clone()),
@@ -175,33 +188,44 @@ fn record(turn: &mut Turn<'_>, routing: &Routing, stable: &Revision, trial: Tria
         weight,
     };
     let weights = TrafficWeights {
+        additional: trial.beside.iter().map(Beside::destination).collect(),
         canary: destination(trial.set, turn.plan.new_service(), weight),
-        stable: destination(stable, turn.plan.stable_service(), routing.whole - weight),
-        ..TrafficWeights::default()
+        stable: destination(stable, turn.plan.stable_service(), trial.rest(routing)),
+        verified: Some(false),
     };
     let before = turn.was.weights.as_ref();
     let same = |before: &TrafficWeights| {
-        before.canary == weights.canary && before.stable == weights.stable
+        let verified = before.verified;
+        *before
+            == TrafficWeights {
+                verified,
+                ..weights.clone()
+            }
     };
     if before.is_some_and(same) {
         return false;
     }
-    let details = match before {
-        None => format!("to {weight}"),
-        Some(before) if before.canary.weight != weight => {
-            format!("from {} to {weight}", before.canary.weight)
-        }
-        Some(_) => String::new(),
-    };
+    let details = changes(before, &weights);
     turn.tell(
         "TrafficWeightUpdated",
         format!("Traffic weight updated {details}"),
     );
-    turn.next.weights = Some(TrafficWeights {
-        verified: Some(false),
-        ..weights
-    });
+    turn.next.weights = Some(weights);
     true
+}
+
+/// What is new in weights, as Argo says it.
+fn changes(before: Option<&TrafficWeights>, weights: &TrafficWeights) -> String {
+    let weight = weights.canary.weight;
+    let Some(before) = before else {
+        return format!("to {weight}");
+    };
+    let canary = (before.canary.weight != weight)
+        .then(|| format!("from {} to {weight}", before.canary.weight));
+    let additional =
+        (before.additional != weights.additional).then(|| experiment::printed(&weights.additional));
+    let details: Vec<String> = canary.into_iter().chain(additional).collect();
+    details.join(", ")
 }
 
 /// The whole Split for a weight.
@@ -209,28 +233,28 @@ fn split(
     turn: &Turn<'_>,
     routing: &Routing,
     stable: &Revision,
-    trial: Trial<'_>,
+    trial: &Trial<'_>,
     changed: bool,
 ) -> Split {
-    let Trial { weight, listed, .. } = trial;
     let kept = match routing.dynamic {
-        true => stable_pods(turn, routing, weight),
+        true => stable_pods(turn, routing, trial.weight),
         false => turn.replicas,
     };
     let version = |name: &str, set: &Revision, pods| Version {
         name: name.to_owned(),
         revision: set.hash.clone(),
+        service: None,
         needed: needed(turn, set, pods, changed),
     };
     let mut versions = vec![version(STABLE, stable, kept)];
-    if listed {
+    if trial.listed {
         let pods = canary_pods(turn, routing, trial);
         versions.push(version(CANARY, trial.set, pods));
     }
-    let canary = if listed { weight } else { 0 };
+    versions.extend(trial.beside.iter().map(Beside::version));
     Split {
         versions,
-        rules: rules(turn, routing, canary, listed),
+        rules: rules(turn, routing, trial),
         fallback: routing.fallback,
         fleet: routing.fleet.clone(),
     }
@@ -243,7 +267,7 @@ fn stable_pods(turn: &Turn<'_>, routing: &Routing, weight: i32) -> i32 {
 
 /// Pods that carry a canary weight: as many as the step asks for with its own weight; with another, which was held, has only come so
 /// far or is on its way out, as many as that one needs.
-fn canary_pods(turn: &Turn<'_>, routing: &Routing, trial: Trial<'_>) -> i32 {
+fn canary_pods(turn: &Turn<'_>, routing: &Routing, trial: &Trial<'_>) -> i32 {
     let asked = position(turn).weight().unwrap_or(routing.whole);
     let leaves = trial.set.uid != turn.new.uid || turn.is_aborted();
     let by_step = trial.weight == asked && !turn.next.promote_full && !leaves;
@@ -275,16 +299,14 @@ pub(super) fn needed(turn: &Turn<'_>, set: &Revision, pods: i32, changed: bool) 
 }
 
 /// One weighted rule, and one for each Service that is not weighted itself.
-fn rules(turn: &Turn<'_>, routing: &Routing, weight: i32, listed: bool) -> Vec<SplitRule> {
-    let natural = |weight: i32| u32::try_from(weight).unwrap_or(0);
-    let whole = |name: &str| BTreeMap::from([(name.to_owned(), natural(routing.whole))]);
-    let mut shares = whole(STABLE);
-    if listed {
-        shares = BTreeMap::from([
-            (STABLE.to_owned(), natural(routing.whole - weight)),
-            (CANARY.to_owned(), natural(weight)),
-        ]);
-    }
+fn rules(turn: &Turn<'_>, routing: &Routing, trial: &Trial<'_>) -> Vec<SplitRule> {
+    let share = |name: &str, weight: i32| (name.to_owned(), u32::try_from(weight).unwrap_or(0));
+    let whole = |name: &str| BTreeMap::from([share(name, routing.whole)]);
+    let listed = trial.listed;
+    let canary = listed.then(|| share(CANARY, trial.weight));
+    let beside = trial.beside.iter().map(Beside::share);
+    let mut shares = BTreeMap::from([share(STABLE, trial.rest(routing))]);
+    shares.extend(canary.into_iter().chain(beside));
     let rule = |services: Vec<String>, weights| SplitRule {
         services,
         ports: None,
@@ -318,7 +340,8 @@ pub(super) fn write(turn: &mut Turn<'_>, wanted: &Split) {
         forget_verification(turn);
         turn.next.memory.left.clear();
     }
-    if written.map(shares) != Some(shares(wanted)) {
+    let served = |split| (shares(split), experiment::shares(split));
+    if written.map(served) != Some(served(wanted)) {
         forget_verification(turn);
     }
     turn.act(Action::WriteSplit(wanted.clone()));
@@ -327,7 +350,7 @@ pub(super) fn write(turn: &mut Turn<'_>, wanted: &Split) {
     turn.wait("acknowledgement", missing, None);
 }
 
-/// Weights of the weighted rule by revision, without those that get nothing.
+/// Weights of the weighted rule by revision, without those that get nothing and those of experiments.
 pub(super) fn shares(split: &Split) -> BTreeMap<&str, u32> {
     let weights = split.rules.first().map(|rule| &rule.weights);
     let share = |version: &Version| {
@@ -336,8 +359,7 @@ pub(super) fn shares(split: &Split) -> BTreeMap<&str, u32> {
             .copied()
     };
     let shares = split
-        .versions
-        .iter()
+        .revisions()
         .map(|version| (version.revision.as_str(), share(version)));
     shares
         .filter_map(|(revision, share)| Some((revision, share.filter(|share| *share > 0)?)))
@@ -470,6 +492,7 @@ pub(super) fn release(turn: &mut Turn<'_>, keeper: Option<&Revision>) {
     wanted.versions = vec![Version {
         name: STABLE.to_owned(),
         revision: stable.hash.clone(),
+        service: None,
         needed,
     }];
     for rule in &mut wanted.rules {

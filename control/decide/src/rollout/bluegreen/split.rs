@@ -86,6 +86,7 @@ fn wanted(
     let version = |name: &str, set: &Revision, pods| Version {
         name: name.to_owned(),
         revision: set.hash.clone(),
+        service: None,
         needed: traffic::needed(turn, set, pods, changed),
     };
     let mut versions = vec![version(STABLE, stable, turn.replicas)];

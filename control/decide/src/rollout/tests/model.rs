@@ -10,7 +10,7 @@ use crate::api::rollout::{Rollout, RolloutStatus};
 use crate::api::split::Memory;
 use crate::rollout::decision::{Action, Decision};
 use crate::rollout::observed::{
-    Fleet, Metadata, Observed, Pod, Revision, Run, RunPhase, Service, WrittenSplit,
+    Experimental, Fleet, Metadata, Observed, Pod, Revision, Run, RunPhase, Service, WrittenSplit,
 };
 use crate::rollout::plan::{self, References, Workload, plan};
 use crate::rollout::{Plan, State, decide};
@@ -33,6 +33,7 @@ pub(crate) struct Model {
     pub(crate) services: Vec<Service>,
     pub(crate) runs: Vec<Run>,
     pub(crate) split: Option<WrittenSplit>,
+    pub(crate) experiment: Vec<Experimental>,
     pub(crate) templates: crate::analysis::template::Templates,
     /// Proxies serve header and mirror routes.
     pub(crate) serves_routes: bool,
@@ -114,6 +115,7 @@ impl Model {
                 .to_vec(),
             runs: Vec::new(),
             split: None,
+            experiment: Vec::new(),
             templates: crate::analysis::template::Templates::default(),
             serves_routes: false,
             workload: None,
@@ -183,6 +185,7 @@ impl Model {
             split: self.split.clone(),
             fleet: self.fleet(),
             taken: Vec::new(),
+            experiment: self.experiment.clone(),
         }
     }
 
@@ -210,7 +213,7 @@ impl Model {
             .cloned()
             .collect();
         let lacking = |split: &WrittenSplit| {
-            split.split.versions.iter().any(|version| {
+            split.split.revisions().any(|version| {
                 let ready = self
                     .sets
                     .iter()
@@ -431,7 +434,7 @@ impl Model {
                     .split
                     .as_ref()
                     .map_or(1, |written| written.generation + 1);
-                for version in &split.versions {
+                for version in split.revisions() {
                     let set = self.sets.iter().find(|set| set.hash == version.revision);
                     assert!(
                         set.is_some_and(|set| set.has_service),
