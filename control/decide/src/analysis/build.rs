@@ -293,6 +293,12 @@ fn located(argument: Argument, rollout: &Value) -> Result<Argument, args::Error>
     }
 }
 
+/// Whether a path leads into what the downward API knows of metadata, or elsewhere; what stands there is not asked.
+#[must_use]
+pub fn is_known_field(path: &str) -> bool {
+    !path.starts_with("metadata") || metadata_value(&Value::Null, path).is_ok()
+}
+
 /// What stands at a path of the Rollout, as text: `metadata.…` as the downward API has it, any other as JSON.
 fn field_value(rollout: &Value, path: &str) -> Result<String, args::Error> {
     if path == "metadata" || path.starts_with("metadata.") {

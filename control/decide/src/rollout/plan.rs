@@ -14,6 +14,7 @@ use crate::analysis::template::Templates;
 use crate::api::rollout::{Rollout, RolloutAnalysis, RolloutSpec};
 use crate::api::split::{Fallback, SplitRoute};
 
+mod arguments;
 mod bluegreen;
 mod invalid;
 mod pingpong;

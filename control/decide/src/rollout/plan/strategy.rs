@@ -4,12 +4,12 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::bluegreen;
 use super::invalid::Complaints;
 use super::{
     AbortDelay, Amount, Background, Canary, CanaryScale, Delays, PauseFor, Routing, Step, Strategy,
     Threshold,
 };
+use super::{arguments, bluegreen};
 use super::{routers, routes};
 use crate::analysis::duration;
 use crate::api::labels;
@@ -419,6 +419,7 @@ fn parse_step(
     let field = format!("spec.strategy.steps[{index}]");
     check_kinds(&field, step, complaints);
     check_foreign(canary, &field, step, complaints);
+    arguments::check(&field, step, complaints);
     if let Some(weight) = step.set_weight {
         if !(0..=whole).contains(&weight) {
             let detail = format!("SetWeight needs to be between 0 and {whole}");

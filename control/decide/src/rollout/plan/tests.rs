@@ -471,6 +471,44 @@ fn what_is_referred_to() {
 }
 
 #[test]
+fn arguments_of_a_steps_analysis() {
+    // R2.22. Of a background analysis Argo says nothing until it runs (argo-observed, below the table).
+    let argument = |path: &str| json!([{"name": "host", "value": "a"}, {"name": "x", "valueFrom": {"fieldRef": {"fieldPath": path}}}]);
+    let text = |args: &Value| {
+        format!(
+            "spec.strategy.steps[0].analyses: Invalid value: {args}: Analyses arguments must refer to valid object metadata supported by downwardAPI"
+        )
+    };
+    for (path, known) in [
+        ("metadata.name", true),
+        ("metadata.labels['team']", true),
+        ("metadata.annotations", true),
+        ("spec.template", true),
+        ("metadata.foo", false),
+        ("metadata", false),
+        ("metadata.labels[team]", false),
+        ("metadataname", false),
+    ] {
+        let args = argument(path);
+        let expected: Vec<String> = (!known).then(|| text(&args)).into_iter().collect();
+        let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+        let analysis = json!({"templates": [{"templateName": "argconflict"}], "args": args});
+        check(&steps(&json!({"analysis": analysis})), &expected);
+        check(&canary(&json!({"analysis": analysis})), &[]);
+    }
+    let args = argument("metadata.foo");
+    let experiment =
+        json!({"templates": [], "analyses": [{"name": "a", "templateName": "t", "args": args}]});
+    check(
+        &steps(&json!({"experiment": experiment})),
+        &[
+            &text(&args),
+            "spec.strategy.canary.steps[0].experiment: not supported by this version",
+        ],
+    );
+}
+
+#[test]
 fn pods() {
     check(
         &json!({"selector": {"matchLabels": {"app": "x"}}}),
