@@ -1,4 +1,4 @@
-//! Collection as they come off the wire: JSON first, then their type, in one way for every kind.
+//! Objects as they come off the wire: JSON first, then their type, in one way for every kind.
 //!
 //! kube would decode an object into its type in as many ways as it reads objects: from text, from the middle of a watch event, from
 //! behind a guard. Each way is machine code for every field of every Kubernetes type within reach. Here kube sees one type,
