@@ -169,7 +169,8 @@ impl Move<'_> {
         match (growing, self.stable) {
             (true, None) => raised,
             (true, Some(stable)) => {
-                let draining = drained(stable.wanted, target.stable, surplus, raised.stable);
+                let least = target.stable.max(stable.wanted - surplus);
+                let draining = raised.stable.min(least);
                 let canary = self.fit(stable, draining, Some(self.canary), raised.canary);
                 Sizes {
                     canary,
@@ -177,7 +178,8 @@ impl Move<'_> {
                 }
             }
             (false, stable) => {
-                let draining = drained(self.canary.wanted, target.canary, surplus, raised.canary);
+                let least = target.canary.max(self.canary.wanted - surplus);
+                let draining = raised.canary.min(least);
                 let stable = self.fit(self.canary, draining, stable, raised.stable);
                 Sizes {
                     canary: draining,
@@ -204,13 +206,6 @@ impl Move<'_> {
 /// Available pods, as far as they are still wanted.
 fn sure(set: &Revision) -> i32 {
     set.available.min(set.wanted)
-}
-
-fn drained(wanted: i32, target: i32, surplus: i32, otherwise: i32) -> i32 {
-    match wanted > target {
-        true => target.max(wanted - surplus),
-        false => otherwise,
-    }
 }
 
 /// Where in the steps an update is.

@@ -197,26 +197,55 @@ fn moves_keep_within_surge_and_unavailability() {
 
 #[test]
 fn older_revisions_go_first() {
-    let (canary, stable) = (set(0, 0), set(8, 8));
+    // R7.4, n=10 w=50: canary, stable, older → canary, stable; what grows shares what the older leave, and nothing goes down
     let slack = Slack {
         surge: 3,
         unavailable: 2,
     };
-    let step = Move {
-        replicas: 10,
-        slack,
-        canary: &canary,
-        stable: Some(&stable),
-        older: 2,
-    };
-    let sizes = step.towards(approximate(10, 50, 100, 3));
-    assert_eq!(
-        sizes,
-        Sizes {
-            canary: 3,
-            stable: 8
-        }
-    ); // R7.4: nothing goes down while they have pods
+    for (canary, stable, older, expected) in [
+        ((0, 0), (8, 8), 2, (3, 8)),
+        ((3, 3), (8, 8), 2, (3, 8)),
+        ((2, 2), (4, 4), 5, (3, 5)),
+    ] {
+        let (canary, stable) = (set(canary.0, canary.1), set(stable.0, stable.1));
+        let step = Move {
+            replicas: 10,
+            slack,
+            canary: &canary,
+            stable: Some(&stable),
+            older,
+        };
+        let sizes = step.towards(approximate(10, 50, 100, slack.surge));
+        assert_eq!((sizes.canary, sizes.stable), expected, "older={older}");
+    }
+}
+
+#[test]
+fn a_smaller_rollout_is_cut_to_its_surge() {
+    // R7.4, n=4 w=50 s=1: unavailable, canary, stable → canary, stable. Too many pods are cut, but never so that fewer than n − u are
+    // available, and none at all while no more than that are.
+    for (unavailable, canary, stable, expected) in [
+        (1, (3, 3), (8, 8), (2, 3)),
+        (1, (3, 0), (8, 8), (2, 3)),
+        (1, (3, 0), (8, 2), (2, 3)),
+        (0, (3, 0), (8, 8), (2, 4)),
+        (0, (3, 3), (6, 1), (3, 6)),
+    ] {
+        let (canary, stable) = (set(canary.0, canary.1), set(stable.0, stable.1));
+        let step = Move {
+            replicas: 4,
+            slack: Slack {
+                surge: 1,
+                unavailable,
+            },
+            canary: &canary,
+            stable: Some(&stable),
+            older: 0,
+        };
+        let sizes = step.towards(approximate(4, 50, 100, 1));
+        let seen = (sizes.canary, sizes.stable);
+        assert_eq!(seen, expected, "u={unavailable} {canary:?} {stable:?}");
+    }
 }
 
 #[test]
@@ -256,6 +285,11 @@ fn canary_scale_is_the_nearest_before_the_step() {
         };
         assert_eq!(position.scale(10, 100), scale, "step {index}");
     }
+    let done = Position {
+        steps: &steps[..3],
+        index: Some(3),
+    };
+    assert_eq!(done.scale(10, 100), None, "the steps are done");
 }
 
 #[test]
