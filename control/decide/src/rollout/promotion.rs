@@ -75,10 +75,7 @@ pub(super) fn advance(turn: &mut Turn<'_>) {
     }
     if turn.is_aborted() {
         turn.next.promote_full = false;
-        turn.next.step = match turn.is_promoted() {
-            true => turn.last_index(),
-            false => turn.last_index().map(|_| 0), // R11.2
-        };
+        turn.next.step = turn.last_index().map(|_| 0); // R11.2
     }
     close(turn);
 }

@@ -13,8 +13,10 @@ mod roles;
 mod rollback;
 mod routers;
 mod routes;
+mod steps;
 mod takeover;
 mod traces;
 mod walk;
+mod weights;
 
 pub(super) use model::Model;

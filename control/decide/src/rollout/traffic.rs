@@ -30,9 +30,7 @@ pub(super) fn route(turn: &mut Turn<'_>) {
     };
     let changed = record(turn, routing, stable, &trial);
     let wanted = split(turn, routing, stable, &trial, changed);
-    turn.carried = (trial.weight > 0)
-        .then(|| wanted.needed(&turn.new.hash))
-        .flatten();
+    turn.carried = wanted.needed(&turn.new.hash);
     write(turn, &wanted);
     verify(turn);
     note_departures(turn, &wanted);
@@ -125,11 +123,6 @@ fn weight(turn: &mut Turn<'_>, routing: &Routing, stable: &Revision) -> Option<i
     Some(served)
 }
 
-/// The steps ask for a weight and for no pods to carry it: `setCanaryScale` of 0, or `spec.replicas` of 0.
-fn is_weight_without_pods(turn: &Turn<'_>, routing: &Routing) -> bool {
-    position(turn).weight().unwrap_or(routing.whole) > 0 && scale::sizes(turn).canary == 0
-}
-
 /// The weight that the steps ask for: lower ones at once, higher ones when the pods are there, and never ahead of them.
 fn goal(turn: &Turn<'_>, routing: &Routing, at: i32) -> i32 {
     let whole = routing.whole;
@@ -143,14 +136,15 @@ fn goal(turn: &Turn<'_>, routing: &Routing, at: i32) -> i32 {
             (false, false) => at,
         };
     }
-    if is_weight_without_pods(turn, routing) {
-        return 0;
+    let sizes = scale::sizes(turn);
+    if sizes.canary == 0 {
+        return 0; // whatever the weight: `setCanaryScale` of 0, or `spec.replicas` of 0
     }
     let asked = position.weight().unwrap_or(whole);
-    if asked <= at || scale::is_at(turn, scale::sizes(turn)) {
+    if scale::is_at(turn, sizes) {
         return asked;
     }
-    at.max(position.weight_before().min(carried).min(asked))
+    asked.min(at.max(position.weight_before().min(carried)))
 }
 
 fn is_enough(turn: &Turn<'_>, set: &Revision, target: i32) -> bool {

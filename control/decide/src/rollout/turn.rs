@@ -43,7 +43,7 @@ pub(super) struct Turn<'a> {
     pub(super) will: Will,
     /// The Split stands as this turn wants it, and every proxy serves it.
     pub(super) settled: bool,
-    /// Pods that the canary's weight needs now, where it has one.
+    /// Pods that the canary's weight needs now, where it is a version of the Split; one for a weight of 0.
     pub(super) carried: Option<u32>,
     /// A ReplicaSet of the update has been scaled in this turn.
     pub(super) scaled: bool,
