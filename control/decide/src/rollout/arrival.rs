@@ -1,9 +1,9 @@
 //! Whether a promotion has arrived: requests and selectors are where the status says they are. Until then a rollout is not Healthy.
 
-use super::bluegreen;
 use super::observed::Service;
 use super::plan::Strategy;
 use super::turn::Turn;
+use super::{bluegreen, traffic};
 
 /// What of a promoted revision is still to arrive, as the status message says it; none when all of it has, or nothing is promoted.
 pub(super) fn pending(turn: &Turn<'_>) -> Option<&'static str> {
@@ -17,11 +17,21 @@ pub(super) fn pending(turn: &Turn<'_>) -> Option<&'static str> {
             bluegreen::is_traffic_switched(turn),
         ),
     };
-    match (services, traffic) {
+    match (services, traffic && !leads_elsewhere(turn)) {
         (true, true) => None,
         (true, false) => Some("traffic cutover pending"),
         (false, _) => Some("service cutover pending"),
     }
+}
+
+/// The Split as it stands sends requests to another revision: its write may not have been noted. Without a proxy none are sent.
+fn leads_elsewhere(turn: &Turn<'_>) -> bool {
+    let written = turn.observed.split.as_ref();
+    let written = written.filter(|_| turn.routing().is_some() && turn.replicas > 0);
+    let stable = turn.next.stable.as_deref();
+    let shares = written.map(|written| traffic::shares(&written.split));
+    let mut led = shares.iter().flat_map(|shares| shares.keys());
+    led.any(|hash| Some(*hash) != stable) && !turn.observed.fleet.proxies.is_empty()
 }
 
 /// The Services as they were read, not as they have been told to be.

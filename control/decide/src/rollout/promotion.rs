@@ -44,17 +44,23 @@ fn reset(turn: &mut Turn<'_>) {
             },
         );
     } else if is_asleep(turn) {
-        skip_all(turn, "No replicas are wanted, and none are left");
+        skip_all(turn, ASLEEP);
+        promote(turn, ASLEEP);
     }
     close(turn);
     turn.look_again(turn.now);
 }
 
-/// An update of nothing: no pod is wanted and none is there, so that there is nothing to try.
+/// An update of nothing: no pod is wanted and none is there, so that there is nothing to try. It is promoted in the turn that sees it:
+/// where replicas are wanted a moment later, nothing may have been skipped for a revision that is not stable.
 pub(super) fn is_asleep(turn: &Turn<'_>) -> bool {
     let mut sets = turn.observed.revisions.iter();
-    turn.replicas == 0 && turn.stable.is_some() && sets.all(|set| set.wanted == 0 && set.pods == 0)
+    let is_empty = turn.replicas == 0 && sets.all(|set| set.wanted == 0 && set.pods == 0);
+    is_empty && turn.old_stable().is_some() && !turn.plan.paused && !turn.is_held()
 }
+
+/// Why it is.
+pub(super) const ASLEEP: &str = "No replicas are wanted, and none are left";
 
 fn skip_all(turn: &mut Turn<'_>, why: &str) {
     turn.tell("SkipSteps", why.to_owned());

@@ -145,7 +145,7 @@ fn scale_new(turn: &mut Turn<'_>, to: i32) -> bool {
 }
 
 /// The last pods of a canary go as those of any revision do: when nothing is sent to them any more.
-fn may_shrink_new(turn: &mut Turn<'_>, to: i32) -> bool {
+pub(super) fn may_shrink_new(turn: &mut Turn<'_>, to: i32) -> bool {
     let new = turn.new;
     match to {
         0 if new.wanted > 0 && turn.replicas > 0 => may_leave(turn, new),

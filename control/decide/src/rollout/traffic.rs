@@ -451,7 +451,7 @@ pub(super) fn note_departures(turn: &mut Turn<'_>, wanted: &Split) {
     turn.next.memory.left = left;
 }
 
-/// Every revision that has pods, or is about to, has a Service that lists them.
+/// Every revision that has pods, or is about to, has a Service that lists them; stable has one even without, as the Split lists it.
 pub(super) fn ensure_services(turn: &mut Turn<'_>) {
     if turn.routing().is_none() {
         return;
@@ -462,7 +462,8 @@ pub(super) fn ensure_services(turn: &mut Turn<'_>) {
         .iter()
         .filter(|set| !set.has_service && !set.deleting)
     {
-        if set.wanted > 0 || set.pods > 0 || set.uid == turn.new.uid {
+        let is_stable = turn.stable.is_some_and(|stable| stable.uid == set.uid);
+        if set.wanted > 0 || set.pods > 0 || set.uid == turn.new.uid || is_stable {
             let (replica_set, hash) = (set.name.clone(), set.hash.clone());
             turn.act(Action::EnsureRevisionService { replica_set, hash });
         }

@@ -86,7 +86,7 @@ pub(super) fn active<'a>(turn: &mut Turn<'a>, open: bool) -> Active<'a> {
         return back(turn, old);
     }
     let at_new = turn.next.blue_green.active_selector.as_ref() == Some(&turn.new.hash);
-    if at_new {
+    if at_new && !is_lost(turn, old) {
         return Active::Is(turn.new);
     }
     if open && size::is_whole(turn, turn.new) {
@@ -100,6 +100,11 @@ pub(super) fn active<'a>(turn: &mut Turn<'a>, open: bool) -> Active<'a> {
         true => Active::Stays,
         false => back(turn, old),
     }
+}
+
+/// The new revision has lost all of its pods since the switch, and stable still has some.
+fn is_lost(turn: &Turn<'_>, old: &Revision) -> bool {
+    turn.replicas > 0 && turn.new.available == 0 && old.available > 0
 }
 
 /// There is one revision that counts. A Service that leads nowhere yet waits for all its pods, one that was led astray for any.

@@ -43,7 +43,6 @@ pub(super) fn is_waved_through(turn: &Turn<'_>) -> bool {
         || turn.next.promote_full
         || rollback::is_fast(turn)
         || turn.was.memory.proven.contains(&turn.new.hash)
-        || (turn.replicas == 0 && turn.next.blue_green.scale_up_preview_check_point)
 }
 
 /// A person has resumed what was ready and good then. Pods that have gone meanwhile, another size or a pause do not take that back.

@@ -24,11 +24,13 @@ pub(super) fn reset_if_changed(turn: &mut Turn<'_>) -> bool {
     turn.next.promote_full = false;
     turn.next.restarted_at = turn.plan.restart_at;
     duration::begin(turn);
-    let asleep = promotion::is_asleep(turn); // nothing is wanted and nothing is there: nothing can be tried
     let status = &mut turn.next.blue_green;
-    status.scale_up_preview_check_point = asleep;
+    status.scale_up_preview_check_point = false;
     status.pre_promotion_analysis_run_status = None;
     status.post_promotion_analysis_run_status = None;
+    if promotion::is_asleep(turn) {
+        promotion::promote(turn, promotion::ASLEEP);
+    }
     close(turn);
     turn.look_again(turn.now);
     true

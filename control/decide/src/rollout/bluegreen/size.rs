@@ -50,7 +50,7 @@ fn scale_new(turn: &mut Turn<'_>, strategy: &BlueGreen) -> bool {
         return scale::leave(turn, 0);
     }
     let (new, to) = (turn.new, target(turn, strategy));
-    (turn.is_promoted() || scale::may_shrink(turn, new, to)) && turn.scale(new, to, Vec::new())
+    (turn.is_promoted() || scale::may_shrink_new(turn, to)) && turn.scale(new, to, Vec::new())
 }
 
 /// R7.9: old revisions that nothing leads to any more wait for their delay, the newest first, as many as the limit allows.

@@ -31,6 +31,7 @@ pub(super) fn route(turn: &mut Turn<'_>, strategy: &BlueGreen, active: &Active<'
     if written.is_none() && turn.is_promoted() && stable.available < turn.replicas {
         return; // R8.2: a first deploy has nothing to send anybody to
     }
+    let stable = carrier(turn, routing, active).unwrap_or(stable);
     let moved = active.is_new(turn) && !turn.is_promoted();
     let is_new = moved && is_carried(turn, routing);
     let wanted = wanted(turn, strategy, routing, stable, is_new);
@@ -45,15 +46,29 @@ pub(super) fn route(turn: &mut Turn<'_>, strategy: &BlueGreen, active: &Active<'
     traffic::note_departures(turn, &wanted);
 }
 
+/// A revision that was overtaken after the switch to it goes on in stable's place, while stable has no pod to go back to.
+fn carrier<'a>(turn: &Turn<'a>, routing: &Routing, active: &Active<'_>) -> Option<&'a Revision> {
+    let stays = matches!(active, Active::Stays);
+    turn.stable
+        .filter(|stable| stays && stable.available == 0)?;
+    let mut sets = turn.others.iter().copied();
+    let set = sets.find(|set| is_led_to(turn, routing, set))?;
+    (set.available > 0).then_some(set)
+}
+
 /// The new revision has everything already, or all the pods for it. A Service may have been ahead: its selector is anybody's to edit.
 fn is_carried(turn: &Turn<'_>, routing: &Routing) -> bool {
+    turn.replicas > 0 && (is_led_to(turn, routing, turn.new) || size::is_whole(turn, turn.new))
+}
+
+/// The active rule, as it is written, leads to a revision.
+fn is_led_to(turn: &Turn<'_>, routing: &Routing, set: &Revision) -> bool {
     let written = turn.observed.split.as_ref().map(|written| &written.split);
-    let leads = |split: &Split| {
+    written.is_some_and(|split| {
         shares(split).iter().any(|(services, led)| {
-            *services == routing.services.as_slice() && led.contains(&turn.new.hash.as_str())
+            *services == routing.services.as_slice() && led.contains(&set.hash.as_str())
         })
-    };
-    turn.replicas > 0 && (written.is_some_and(leads) || size::is_whole(turn, turn.new))
+    })
 }
 
 /// The proxies do not follow the Service yet.
@@ -73,7 +88,8 @@ fn wanted(
     is_new: bool,
 ) -> Split {
     let over = turn.is_aborted() && turn.new.deadline().is_some_and(|at| at <= turn.now);
-    let listed = !turn.is_promoted() && (is_new || (turn.new.available > 0 && !over));
+    let shown = turn.new.available > 0 && size::target(turn, strategy) > 0;
+    let listed = !turn.is_promoted() && (is_new || (shown && !over));
     let preview = if listed { CANARY } else { STABLE };
     let rules = rules(
         strategy,
@@ -154,10 +170,10 @@ fn verify(turn: &mut Turn<'_>) {
     turn.look_again(turn.now);
 }
 
-/// Every proxy leads the preview to the new revision: before that nobody can try it.
+/// Every proxy leads the preview to the new revision: before that nobody can try it. A preview of no pods is nothing to try.
 pub(super) fn is_shown(turn: &Turn<'_>, strategy: &BlueGreen) -> bool {
     let written = turn.observed.split.as_ref();
     let listed = written.is_some_and(|written| written.split.lists(&turn.new.hash));
     let served = listed && turn.was.memory.verified.is_some();
-    strategy.routing.is_none() || turn.replicas == 0 || served
+    strategy.routing.is_none() || size::target(turn, strategy) == 0 || served
 }

@@ -321,3 +321,172 @@ fn stable_grows_for_a_lower_weight_beside_a_canary_that_is_scaled_apart() {
     assert_eq!(model.weights(), Some((20, 80)));
     assert_eq!((model.set("1").wanted, model.set("2").wanted), (3, 3));
 }
+
+fn previewed(replicas: i32, strategy: &serde_json::Value) -> Model {
+    let model = Model::blue_green_routed(replicas, strategy);
+    super::traces::with_template(model).deployed()
+}
+
+#[test]
+fn a_preview_of_no_pods_is_not_waited_for_at_the_proxies() {
+    // Seed 12 of blue-green: the gate waited for a Split with the preview in it, which one without pods never is.
+    let strategy = json!({"previewReplicaCount": 0, "autoPromotionEnabled": false});
+    let mut model = previewed(2, &strategy);
+    model.image("2");
+    model.run_ready();
+    assert_eq!(model.message(), "BlueGreenPause", "{}", waits_for(&model));
+    model.promote();
+    model.run_ready();
+    assert_eq!(model.phase(), "Healthy");
+}
+
+#[test]
+fn a_preview_that_shrinks_to_nothing_finishes_its_requests() {
+    // Seed 180 of blue-green: with another previewReplicaCount it went at once, while proxies still led the preview to it.
+    let mut model = previewed(2, &json!({"autoPromotionEnabled": false}));
+    model.image("2");
+    model.run_ready();
+    let hash = model.set("2").hash.clone();
+    model.in_flight.insert(hash.clone(), 1);
+    model.edit(|spec| spec["strategy"]["blueGreen"]["previewReplicaCount"] = json!(0));
+    model.run();
+    assert!(!model.split.as_ref().unwrap().split.lists(&hash));
+    assert_eq!(model.set("2").wanted, 2, "{}", waits_for(&model));
+    model.in_flight.clear();
+    model.run();
+    assert_eq!(model.set("2").wanted, 0);
+}
+
+#[test]
+fn an_overtaken_revision_keeps_the_active_rule_while_stable_has_no_pod() {
+    // Seed 157 of blue-green: a third image, after the switch to the second, led the active rule back to a stable without pods.
+    let after = json!({"postPromotionAnalysis": {"templates": [{"templateName": "good"}]}});
+    let mut model = previewed(2, &after);
+    model.image("2");
+    model.run_ready();
+    let hash = model.set("2").hash.clone();
+    let led = |model: &Model| {
+        let split = &model.split.as_ref().unwrap().split;
+        let (name, _) = split.rules[0].weights.first_key_value().unwrap();
+        let mut versions = split.versions.iter();
+        let version = versions.find(|version| version.name == *name);
+        version.unwrap().revision.clone()
+    };
+    assert_eq!(led(&model), hash);
+    model.ready("1", 0);
+    model.image("3");
+    model.run();
+    assert_eq!(led(&model), hash);
+    model.ready("3", 2);
+    model.run();
+    assert!(
+        model
+            .split
+            .as_ref()
+            .unwrap()
+            .split
+            .lists(&model.set("3").hash)
+    );
+    model.ready("1", 1);
+    model.run();
+    assert_ne!(led(&model), hash);
+}
+
+#[test]
+fn replicas_that_come_back_find_no_gate_open() {
+    // Seed 1311 of blue-green: an update of nothing was waved through, and still was when replicas were wanted again.
+    for mut model in [
+        Model::blue_green(2, &json!({"autoPromotionEnabled": false})),
+        Model::routed(2, &half()),
+    ] {
+        model = model.deployed();
+        model.edit(|spec| spec["replicas"] = json!(0));
+        model.run();
+        model.edit(|spec| spec["paused"] = json!(true));
+        model.image("2");
+        model.run();
+        model.edit(|spec| spec["replicas"] = json!(2));
+        model.run();
+        model.edit(|spec| spec["paused"] = json!(false));
+        model.run_ready();
+        assert_eq!(model.phase(), "Paused", "{}", model.message());
+        model.promote();
+        model.run_ready();
+        assert_eq!(model.phase(), "Healthy");
+    }
+}
+
+#[test]
+fn an_update_of_nothing_is_promoted_in_the_turn_that_sees_it() {
+    // Seed 1311 of blue-green: nothing may change between what is skipped and the promotion.
+    for mut model in [
+        Model::blue_green(2, &json!({"autoPromotionEnabled": false})),
+        Model::routed(2, &half()),
+    ] {
+        model = model.deployed();
+        model.edit(|spec| spec["replicas"] = json!(0));
+        model.run();
+        model.image("2");
+        model.turn();
+        model.turn();
+        assert_eq!(model.status.stable_rs, model.status.current_pod_hash);
+        assert_eq!(
+            model.status.stable_rs.as_deref(),
+            Some(model.set("2").hash.as_str())
+        );
+    }
+}
+
+#[test]
+fn a_stable_without_pods_has_a_service_to_be_listed_by() {
+    // Seed 5 of blue-green: promoted without pods and overtaken at once, it was listed in a Split without a Service of its own.
+    let mut model = previewed(2, &json!({}));
+    model.edit(|spec| spec["replicas"] = json!(0));
+    model.run();
+    model.image("2");
+    model.turn();
+    model.turn();
+    model.image("3");
+    model.edit(|spec| spec["replicas"] = json!(2));
+    model.run_ready();
+    assert!(model.set("2").has_service);
+}
+
+#[test]
+fn active_goes_back_from_a_revision_that_has_lost_its_pods() {
+    // Seeds 0 and 6 of blue-green: after the switch it led to no pod at all, while stable still had all of its own.
+    let after = json!({"postPromotionAnalysis": {"templates": [{"templateName": "good"}]}});
+    for mut model in [
+        Model::blue_green(2, &after),
+        Model::blue_green_routed(2, &after),
+    ] {
+        model = super::traces::with_template(model).deployed();
+        model.image("2");
+        model.run_ready();
+        assert!(model.selects("web-active", "2"));
+        model.ready("2", 0);
+        model.run();
+        assert!(model.selects("web-active", "1"), "{}", waits_for(&model));
+        model.ready("2", 2);
+        model.run();
+        assert!(model.selects("web-active", "2"), "{}", waits_for(&model));
+    }
+}
+
+#[test]
+fn a_way_back_is_not_healthy_while_the_split_still_leads_away() {
+    // Seed 1756: the status write of a weight was lost, and the spec went back to stable: Healthy, with the canary still served.
+    let mut model = Model::routed(4, &half());
+    model.edit(|spec| spec["strategy"]["canary"]["canaryService"] = json!(null));
+    model = model.deployed();
+    model.image("2");
+    model.run_ready();
+    let weights = model.status.canary.weights.as_mut().unwrap();
+    (weights.canary.weight, weights.stable.weight) = (0, 100);
+    weights.verified = Some(true);
+    model.image("1");
+    model.turn();
+    assert_eq!(model.message(), "traffic cutover pending");
+    model.run_ready();
+    assert_eq!(model.phase(), "Healthy");
+}
