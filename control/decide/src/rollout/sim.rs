@@ -8,8 +8,10 @@
 //! | `spec`, `happening`, `dice` | what a seed makes |
 //! | `world`, `api` | the objects as the API server has them; what becomes of a write |
 //! | `pods`, `fleet`, `users` | ReplicaSets and pods; proxies; everybody else |
+//! | `workload` | the Deployment of a `workloadRef` |
 //! | `controller` | caches, looks, writes, failures, deaths around [`super::decide`] |
 //! | `rules`, `guards`, `ending` | what must hold of a decision, of a write, of the end |
+//! | `switches` | what must hold of a decision of blue-green |
 //! | `shrink` | the shorter list |
 
 use std::fmt;
@@ -36,9 +38,11 @@ mod pods;
 mod rules;
 mod shrink;
 mod spec;
+mod switches;
 mod tampers;
 mod tests;
 mod users;
+mod workload;
 mod world;
 
 /// Breaks a decision, where a rule is to be shown to notice.
@@ -72,6 +76,8 @@ impl fmt::Display for Broken {
 struct Script {
     seed: u64,
     spec: serde_json::Value,
+    /// The annotation that asks for routing, where a strategy has no block for it.
+    proxy: Option<String>,
     /// What happens, in order of time.
     list: Vec<Happening>,
     ending: Ending,
@@ -83,11 +89,11 @@ impl Script {
     fn new(seed: u64, features: &Features, decisions: u64) -> Self {
         let mut dice = Dice::new(seed, "script");
         let spec = spec::spec(&mut dice, features);
-        let routed = spec["strategy"]["canary"]["trafficRouting"].is_object();
-        let whole = spec::whole_of(&spec);
+        let proxy = spec::proxy(&mut dice, &spec);
         Self {
             seed,
-            list: happening::list(&mut dice, features, routed, whole),
+            list: happening::list(&mut dice, features, &spec),
+            proxy,
             ending: dice.pick(&Ending::ALL),
             spec,
             decisions,
@@ -124,7 +130,7 @@ struct Walk {
 
 impl Walk {
     fn new(script: &Script, tamper: Option<Tamper>) -> Self {
-        let mut world = World::new(script.seed, &script.spec);
+        let mut world = World::new(script.seed, &script.spec, script.proxy.as_deref());
         let mut controller = Controller::new(&world);
         controller.tamper = tamper;
         world.after(0, Due::Start);

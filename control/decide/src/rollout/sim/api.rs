@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::pods::Behaviour;
 use super::spec;
-use super::world::{Due, Kind, Set, SplitObject, Stamp, World};
+use super::world::{ACTIVE, Due, Kind, Set, SplitObject, Stamp, World};
 use crate::analysis::build::Role;
 use crate::api::analysis::AnalysisRun;
 use crate::api::labels;
@@ -32,7 +32,7 @@ pub(super) enum Write {
 pub(super) struct Conflict;
 
 /// How far each cache had got when the controller looked.
-pub(super) type Seen = [u64; 5];
+pub(super) type Seen = [u64; 6];
 
 impl World {
     /// Does a write that rests on what was seen; says which kind has changed.
@@ -103,8 +103,18 @@ impl World {
             | Action::MarkPods { .. }
             | Action::KeepApart { .. }
             | Action::DeleteReplicaSet { .. } => self.act_on_set(action, seen),
-            Action::NoteWorkload { .. } | Action::ScaleWorkload { .. } => {
-                unreachable!("no spec of the simulation refers to a workload")
+            Action::NoteWorkload { generation } => {
+                self.fresh(self.rollout_stamp, Kind::Rollout, seen)?;
+                let annotations = &mut self.metadata.annotations;
+                annotations.insert(labels::WORKLOAD_GENERATION.to_owned(), generation.clone());
+                self.rollout_stamp = self.change(Kind::Rollout);
+                Ok(Some(Kind::Rollout))
+            }
+            Action::ScaleWorkload { to, .. } => {
+                let stamp = self.workload.as_ref().map(|workload| workload.stamp);
+                self.fresh(stamp.ok_or(Conflict)?, Kind::Workload, seen)?;
+                self.scale_workload(*to);
+                Ok(Some(Kind::Workload))
             }
         }
     }
@@ -136,6 +146,10 @@ impl World {
 
     /// A status comes back as it was written: the rule `status_round_trips`.
     fn set_status(&mut self, status: &RolloutStatus) {
+        let is_another = status.current_pod_hash != self.status.current_pod_hash;
+        if is_another || (status.aborted_at.is_some() && self.status.aborted_at.is_none()) {
+            self.consent = false;
+        }
         self.status.clone_from(status);
         self.rollout_stamp = self.change(Kind::Rollout);
     }
@@ -229,8 +243,13 @@ impl World {
         let service = services.find(|service| service.name == name);
         let service = service.ok_or(Conflict)?;
         let selector = &mut service.selector;
-        selector.insert(labels::POD_TEMPLATE_HASH.to_owned(), hash.to_owned());
+        let before = selector.insert(labels::POD_TEMPLATE_HASH.to_owned(), hash.to_owned());
         service.managed_by = Some("web".to_owned());
+        if name == ACTIVE {
+            let since = before.map(|before| (before, self.now));
+            self.left_active.extend(since);
+            self.left_active.remove(hash);
+        }
         self.services_stamp = stamp;
         Ok(Some(Kind::Services))
     }
@@ -277,6 +296,8 @@ impl World {
         }
         let role = match labels[labels::ROLLOUT_TYPE].as_str() {
             "Step" => Role::Step(labels[labels::STEP_INDEX].parse().unwrap()),
+            "PrePromotion" => Role::PrePromotion,
+            "PostPromotion" => Role::PostPromotion,
             _ => Role::Background,
         };
         let run = Run {

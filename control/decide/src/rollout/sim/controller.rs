@@ -10,8 +10,9 @@ use super::guards;
 use super::happening::Trouble;
 use super::rules::{self, Case};
 use super::spec;
+use super::workload::Workload;
 use super::world::{Due, Kind, World};
-use super::{Broken, Scene, Tamper};
+use super::{Broken, Scene, Tamper, switches};
 use crate::api::rollout::{Rollout, RolloutStatus};
 use crate::api::split::Memory;
 use crate::rollout::decision::{Action, Decision};
@@ -39,7 +40,8 @@ pub(super) struct Controller {
     status: RolloutStatus,
     annotated: Option<Memory>,
     split_memory: Option<Memory>,
-    planned: Option<(i64, u64, Planned)>,
+    workload: Option<Workload>,
+    planned: Option<(i64, [u64; 2], Planned)>,
     /// When it looks next.
     look_at: Option<i64>,
     /// What is left to write.
@@ -70,6 +72,7 @@ impl Controller {
             status: RolloutStatus::default(),
             annotated: None,
             split_memory: None,
+            workload: None,
             planned: None,
             look_at: None,
             writes: VecDeque::new(),
@@ -129,6 +132,7 @@ impl Controller {
                 let runs = world.runs.iter();
                 self.observed.runs = runs.map(|(_, run)| run.clone()).collect();
             }
+            Kind::Workload => self.workload.clone_from(&world.workload),
         }
         let delay = world.dice.between(1, 20);
         self.wake(world, delay);
@@ -217,6 +221,7 @@ impl Controller {
             tamper(&mut again, scene(true));
         }
         let case = Case {
+            consent: world.consent,
             is_still: decision.actions.is_empty() && decision.status == was.status(),
             plan,
             was,
@@ -229,6 +234,7 @@ impl Controller {
         if holds.is_err() {
             world.note(|_| shown(&decision));
         }
+        world.consent |= switches::opens(&case);
         holds.map(|()| decision)
     }
 
@@ -249,15 +255,15 @@ impl Controller {
 
     fn planned(&mut self) -> Planned {
         let generation = self.observed.rollout.generation;
-        let services = self.seen[Kind::Services.index()];
+        let referred = [Kind::Services, Kind::Workload].map(|kind| self.seen[kind.index()]);
         if let Some((of, seen, planned)) = &self.planned
-            && (*of, *seen) == (generation, services)
+            && (*of, *seen) == (generation, referred)
         {
             return Arc::clone(planned);
         }
-        let references = spec::references(&self.observed.services);
+        let references = spec::references(&self.observed.services, self.workload.as_ref());
         let planned = Arc::new(plan(&self.rollout, &references));
-        self.planned = Some((generation, services, Arc::clone(&planned)));
+        self.planned = Some((generation, referred, Arc::clone(&planned)));
         planned
     }
 

@@ -4,7 +4,9 @@ use serde_json::json;
 
 use super::fleet::weight;
 use super::happening::What;
+use super::world::World;
 use super::{Broken, Walk};
+use crate::rollout::observed::Service;
 
 /// What is wrong at the end, if anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +91,8 @@ fn healthy(walk: &mut Walk) -> Result<(), Broken> {
 fn is_settled(walk: &Walk) -> bool {
     let world = &walk.world;
     let seen = Some(world.metadata.generation.to_string());
-    world.phase() == "Healthy" && world.status.observed_generation == seen
+    let is_observed = world.status.observed_generation == seen && world.is_workload_observed();
+    world.phase() == "Healthy" && is_observed
 }
 
 /// What should not be there any more, or should be and is not.
@@ -115,6 +118,9 @@ fn left_over(walk: &Walk) -> String {
             return format!("{proxy} serves {}", super::fleet::shown(table));
         }
     }
+    if let Some(service) = astray(world, &stable) {
+        return format!("{} leads to {:?}", service.name, service.hash());
+    }
     let restarted = world.status.restarted_at.as_ref();
     match restarted == world.rollout.spec.restart_at.as_ref() {
         true => String::new(),
@@ -122,14 +128,28 @@ fn left_over(walk: &Walk) -> String {
     }
 }
 
+/// A Service of a blue-green update that does not lead to stable.
+fn astray<'a>(world: &'a World, stable: &str) -> Option<&'a Service> {
+    let strategy = world.rollout.spec.strategy.blue_green.as_ref()?;
+    let is_named = |service: &&Service| {
+        let preview = strategy.preview_service.as_ref();
+        service.name == strategy.active_service || Some(&service.name) == preview
+    };
+    let mut services = world.services.iter().filter(is_named);
+    services.find(|service| service.hash() != Some(stable))
+}
+
 /// Pods that never become ready: within the deadline the rollout is Degraded and says why.
 fn never_ready(walk: &mut Walk) -> Result<(), Broken> {
-    walk.world.edit(|spec| {
-        super::users::set_image(spec, 99);
-        if spec["replicas"] == json!(0) {
-            spec["replicas"] = json!(2);
-        }
-    });
+    if walk.world.replicas() == 0 && walk.world.workload.is_some() {
+        walk.world.edit(|spec| spec["replicas"] = json!(2));
+        walk.run_for(2 * SECOND)?; // else the image may be seen first, and be promoted without pods
+    }
+    let replicas = match walk.world.replicas() {
+        0 => 2,
+        replicas => i64::from(replicas),
+    };
+    walk.world.set_image_and_replicas(99, replicas);
     for _ in 0..ROUNDS {
         walk.run_for(60 * SECOND)?;
         if walk.world.phase() == "Degraded" {
@@ -146,7 +166,7 @@ fn never_ready(walk: &mut Walk) -> Result<(), Broken> {
 
 /// An abort: within a bound every proxy sends everything to stable, the canary goes, and so it stays.
 fn aborted(walk: &mut Walk) -> Result<(), Broken> {
-    walk.world.edit(|spec| super::users::set_image(spec, 8));
+    walk.world.set_image(8);
     walk.run_for(3 * SECOND)?;
     help(walk);
     let pause = walk.world.dice.between(0, 20_000);
@@ -167,6 +187,10 @@ fn aborted(walk: &mut Walk) -> Result<(), Broken> {
             );
         }
     }
+    let active = walk.world.active_service();
+    if active.is_some_and(|active| active.hash() != Some(stable.as_str())) {
+        return broken(rule, format!("{active:?}, and stable is {stable}"));
+    }
     let wrote_at = walk.controller.wrote_at;
     walk.run_for(40 * MINUTE)?;
     match walk.controller.wrote_at == wrote_at {
@@ -183,7 +207,7 @@ fn silent(walk: &mut Walk) -> Result<(), Broken> {
     for index in 0..walk.world.proxies.len() {
         walk.world.happen(&What::Silent(index, true));
     }
-    walk.world.edit(|spec| super::users::set_image(spec, 9));
+    walk.world.set_image(9);
     for _ in 0..30 {
         walk.run_for(60 * SECOND)?;
         help(walk);

@@ -27,6 +27,10 @@ pub(super) const GUARDS: &[Guard] = &[
         no_pods_are_deleted_with_their_set,
     ),
     ("revision_numbers_differ", revision_numbers_differ),
+    (
+        "the_old_active_stays_for_its_delay",
+        the_old_active_stays_for_its_delay,
+    ),
 ];
 
 /// Checks a write that is about to be done.
@@ -137,4 +141,37 @@ fn revision_numbers_differ(world: &World, _: &Action) -> Verdict {
         .collect();
     let twice = (1..numbers.len()).find(|&index| numbers[..index].contains(&numbers[index]));
     ensure(twice.is_none(), || format!("{numbers:?}"))
+}
+
+/// R7.9, R7.10: the pods that active led to stay for the delay after a switch, as many revisions as the limit allows.
+fn the_old_active_stays_for_its_delay(world: &World, action: &Action) -> Verdict {
+    let Action::ScaleReplicaSet { name, to: 0, .. } = action else {
+        return Ok(());
+    };
+    let set = world.sets.iter().find(|set| set.revision.name == *name);
+    let strategy = world.rollout.spec.strategy.blue_green.as_ref();
+    let (Some(set), Some(strategy)) = (set, strategy) else {
+        return Ok(());
+    };
+    let Some(left) = world.left_active.get(&set.revision.hash) else {
+        return Ok(());
+    };
+    let later =
+        |other: &&Set| other.revision.wanted > 0 && other.revision.number() > set.revision.number();
+    let later = world.sets.iter().filter(later).count();
+    let limit = strategy.scale_down_delay_revision_limit;
+    let over = limit.is_some_and(|limit| i64::from(limit) <= i64::try_from(later).unwrap());
+    let delays = [
+        strategy.scale_down_delay_seconds,
+        strategy.abort_scale_down_delay_seconds,
+    ];
+    let [delay, abort] = delays.map(|delay| i64::from(delay.unwrap_or(30)));
+    let delay = if abort > 0 { delay.min(abort) } else { delay };
+    let waited = (world.now - left) / 1000 + 1; // deadlines are in whole seconds
+    let none = world.replicas().min(world.decided) == 0 || set.revision.wanted == 0;
+    let current = world.status.current_pod_hash.as_ref() == Some(&set.revision.hash);
+    let retried = current && !world.status.abort; // it is tried again, with as many pods as its preview has
+    ensure(over || none || retried || waited >= delay, || {
+        format!("{name} goes {waited} s after active left it, not {delay}")
+    })
 }

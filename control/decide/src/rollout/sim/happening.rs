@@ -27,6 +27,10 @@ pub(super) enum What {
     Replicas(i64),
     /// Other steps.
     Steps(Value),
+    /// Another way to promote a blue-green update, as a merge patch of its strategy.
+    Promotion(Value),
+    /// Somebody scales the Deployment of a `workloadRef`.
+    ScaleWorkload(i32),
     /// `spec.paused`.
     Paused(bool),
     /// `restart`.
@@ -82,17 +86,12 @@ pub(super) enum Trouble {
     DiesAfter,
 }
 
-/// A long list of things that happen.
-pub(super) fn list(
-    dice: &mut Dice,
-    features: &Features,
-    routed: bool,
-    whole: i64,
-) -> Vec<Happening> {
+/// A long list of things that happen to a spec.
+pub(super) fn list(dice: &mut Dice, features: &Features, spec: &Value) -> Vec<Happening> {
     let mut at = 2_000;
     let mut list = Vec::new();
     for _ in 0..COUNT {
-        let what = what(dice, features, routed, whole);
+        let what = what(dice, features, spec);
         list.push(Happening { at, what });
         at += gap(dice);
     }
@@ -112,21 +111,21 @@ fn gap(dice: &mut Dice) -> i64 {
     }
 }
 
-fn what(dice: &mut Dice, features: &Features, routed: bool, whole: i64) -> What {
+fn what(dice: &mut Dice, features: &Features, spec: &Value) -> What {
     match dice.roll(20) {
-        0..=9 => user(dice, features, routed, whole),
+        0..=9 => user(dice, features, spec),
         10..=13 => nature(dice),
         14..=16 => proxies(dice),
         _ => control_plane(dice),
     }
 }
 
-fn user(dice: &mut Dice, features: &Features, routed: bool, whole: i64) -> What {
+fn user(dice: &mut Dice, features: &Features, spec: &Value) -> What {
     match dice.roll(40) {
         0..=9 => What::Image(image(dice)),
         10 => What::ImageAndReplicas(image(dice), spec::replicas(dice)),
         11..=14 => What::Replicas(spec::replicas(dice)),
-        15..=16 => What::Steps(spec::steps(dice, features, routed, whole)),
+        15..=16 => strategy(dice, features, spec),
         17..=25 => What::Promote,
         26..=27 => What::PromoteFull,
         28..=30 => What::Abort,
@@ -135,12 +134,22 @@ fn user(dice: &mut Dice, features: &Features, routed: bool, whole: i64) -> What 
         36 => What::Paused(true),
         37 => What::Paused(false),
         38 => What::Restart,
-        _ => match dice.roll(3) {
+        _ => match dice.roll(4) {
             0 => What::EditSplit,
             1 => What::Service(false),
-            _ => What::Service(true),
+            2 => What::Service(true),
+            _ => What::ScaleWorkload(dice.pick(&[0, 3, 8])),
         },
     }
+}
+
+/// Another strategy of the same kind.
+fn strategy(dice: &mut Dice, features: &Features, spec: &Value) -> What {
+    if spec["strategy"]["blueGreen"].is_object() {
+        return What::Promotion(spec::promotion(dice));
+    }
+    let routed = spec["strategy"]["canary"]["trafficRouting"].is_object();
+    What::Steps(spec::steps(dice, features, routed, spec::whole_of(spec)))
 }
 
 fn image(dice: &mut Dice) -> u8 {

@@ -10,14 +10,14 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::Broken;
 use super::fleet::weight;
+use super::{Broken, switches};
 use crate::api::rollout::RolloutStatus;
 use crate::api::split::Memory;
 use crate::rollout::State;
 use crate::rollout::decision::{Action, Decision};
 use crate::rollout::observed::{Observed, Revision};
-use crate::rollout::plan::{AbortDelay, CanaryScale, Plan, Routing, Step, Threshold};
+use crate::rollout::plan::{AbortDelay, CanaryScale, Plan, Routing, ScaleDown, Step, Threshold};
 use crate::rollout::split::{CANARY, Split};
 
 /// One decision and what it was made from.
@@ -31,6 +31,8 @@ pub(super) struct Case<'a> {
     pub(super) again: &'a Decision,
     /// What the controller's clock shows.
     pub(super) now: Timestamp,
+    /// A person, or the gate when it was seen to open with all it asks for, lets the present blue-green update be promoted.
+    pub(super) consent: bool,
     /// It writes nothing.
     pub(super) is_still: bool,
 }
@@ -39,10 +41,14 @@ pub(super) struct Case<'a> {
 pub(super) type Verdict = Result<(), String>;
 
 /// A rule and its name.
-type Rule = (&'static str, fn(&Case<'_>) -> Verdict);
+pub(super) type Rule = (&'static str, fn(&Case<'_>) -> Verdict);
 
 /// Every rule.
-pub(super) const RULES: &[Rule] = &[
+pub(super) fn all() -> impl Iterator<Item = &'static Rule> {
+    RULES.iter().chain(switches::RULES)
+}
+
+const RULES: &[Rule] = &[
     ("weights_sum_right", weights_sum_right),
     (
         "canary_weight_is_at_most_its_step",
@@ -64,11 +70,12 @@ pub(super) const RULES: &[Rule] = &[
     ("enough_stay_available", enough_stay_available),
     ("evictions_leave_enough", evictions_leave_enough),
     ("scaling_starts_from_what_is", scaling_starts_from_what_is),
+    ("the_workload_makes_room", the_workload_makes_room),
 ];
 
 /// Checks every rule.
 pub(super) fn check(case: &Case<'_>) -> Result<(), Broken> {
-    for (rule, holds) in RULES {
+    for (rule, holds) in all() {
         holds(case).map_err(|why| Broken { rule, why })?;
     }
     Ok(())
@@ -83,16 +90,22 @@ pub(super) fn ensure(condition: bool, why: impl FnOnce() -> String) -> Verdict {
 }
 
 impl Case<'_> {
-    fn replicas(&self) -> i32 {
+    pub(super) fn replicas(&self) -> i32 {
         self.plan.replicas.unwrap_or(1)
     }
 
+    /// Routing, of a canary.
     fn routing(&self) -> Option<&Routing> {
-        self.plan.routing()
+        self.plan.canary()?.routing.as_ref()
+    }
+
+    /// A canary without routing.
+    fn is_basic(&self) -> bool {
+        self.plan.canary().is_some() && self.routing().is_none()
     }
 
     /// The Split that this decision writes.
-    fn writes(&self) -> Option<&Split> {
+    pub(super) fn writes(&self) -> Option<&Split> {
         let mut actions = self.decision.actions.iter().rev();
         actions.find_map(|action| {
             let Action::WriteSplit(split) = action else {
@@ -103,21 +116,21 @@ impl Case<'_> {
     }
 
     /// The Split as it stands after this decision.
-    fn split(&self) -> Option<&Split> {
+    pub(super) fn split(&self) -> Option<&Split> {
         let written = self.observed.split.as_ref().map(|written| &written.split);
         self.writes().or(written)
     }
 
-    fn set(&self, hash: &str) -> Option<&Revision> {
+    pub(super) fn set(&self, hash: &str) -> Option<&Revision> {
         self.observed.revisions.iter().find(|set| set.hash == hash)
     }
 
-    fn available(&self, hash: &str) -> i32 {
+    pub(super) fn available(&self, hash: &str) -> i32 {
         self.set(hash).map_or(0, |set| set.available)
     }
 
     /// Hash of the revision that the spec asks for.
-    fn wanted(&self) -> &str {
+    pub(super) fn wanted(&self) -> &str {
         self.decision
             .status
             .current_pod_hash
@@ -181,7 +194,7 @@ impl Case<'_> {
     }
 
     /// Sizes of the ReplicaSets after this decision.
-    fn sizes(&self) -> BTreeMap<&str, i32> {
+    pub(super) fn sizes(&self) -> BTreeMap<&str, i32> {
         let sets = self.observed.revisions.iter();
         let mut sizes: BTreeMap<&str, i32> =
             sets.map(|set| (set.name.as_str(), set.wanted)).collect();
@@ -261,7 +274,7 @@ fn canary_weight_is_at_most_its_step(case: &Case<'_>) -> Verdict {
 }
 
 /// R13.1: the spec has gone back to a revision that was created before stable, with few enough others in between.
-fn goes_back(case: &Case<'_>) -> bool {
+pub(super) fn goes_back(case: &Case<'_>) -> bool {
     let stable = case.was.stable.as_deref().and_then(|hash| case.set(hash));
     let (Some(window), Some(new), Some(stable)) =
         (case.plan.rollback_window, case.set(case.wanted()), stable)
@@ -487,7 +500,10 @@ fn healthy_is_true(case: &Case<'_>) -> Verdict {
     ensure(counts.0 >= replicas && counts.1 >= replicas, || {
         format!("{counts:?} of {replicas}")
     })?;
-    let Some((split, _)) = case.split().zip(case.routing()) else {
+    ensure(switches::leads_to(case, new), || {
+        "active leads elsewhere".to_owned()
+    })?;
+    let Some((split, _)) = case.split().zip(case.plan.routing()) else {
         return Ok(());
     };
     let mut others = split
@@ -502,7 +518,7 @@ fn healthy_is_true(case: &Case<'_>) -> Verdict {
 
 /// R7.1, R7.4: without routing an update has no more pods than the surge allows.
 fn surge_is_kept(case: &Case<'_>) -> Verdict {
-    if case.routing().is_some() {
+    if !case.is_basic() {
         return Ok(());
     }
     let (surge, _) = slack(case);
@@ -516,7 +532,7 @@ fn surge_is_kept(case: &Case<'_>) -> Verdict {
 
 /// R7.1, R7.4: without routing scaling leaves as many pods available as may not be missing.
 fn enough_stay_available(case: &Case<'_>) -> Verdict {
-    if case.routing().is_some() {
+    if !case.is_basic() {
         return Ok(());
     }
     let (_, unavailable) = slack(case);
@@ -563,4 +579,31 @@ fn scaling_starts_from_what_is(case: &Case<'_>) -> Verdict {
         }
     }
     Ok(())
+}
+
+/// R18.3: a Deployment is scaled down for the first revision only, and never below what the Rollout's ready pods leave missing.
+fn the_workload_makes_room(case: &Case<'_>) -> Verdict {
+    let mut actions = case.decision.actions.iter();
+    let scaled = actions.find_map(|action| {
+        let Action::ScaleWorkload { to, .. } = action else {
+            return None;
+        };
+        Some(*to)
+    });
+    let Some(to) = scaled else { return Ok(()) };
+    let workload = case.plan.workload.as_ref();
+    let mode = workload.map_or(ScaleDown::Never, |workload| workload.scale_down);
+    let mut numbers = case.observed.revisions.iter().filter_map(Revision::number);
+    let is_first = numbers.all(|number| number == 1);
+    let is_healthy = case.decision.status.phase.as_deref() == Some("Healthy");
+    let ready: i32 = case.observed.revisions.iter().map(|set| set.ready).sum();
+    let least = case.replicas() - ready;
+    let allowed = match mode {
+        ScaleDown::Never => false,
+        ScaleDown::OnSuccess => is_healthy && to == 0,
+        ScaleDown::Progressively => to >= least,
+    };
+    ensure(is_first && allowed, || {
+        format!("{mode:?}: to {to} with {ready} ready")
+    })
 }

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::dice::Dice;
+use super::workload::Workload;
 use crate::analysis::template::Templates;
+use crate::api::labels;
 use crate::api::rollout::Rollout;
 use crate::rollout::observed::Service;
 use crate::rollout::plan::{Fault, References, plan};
@@ -65,7 +67,7 @@ fn is_taken(change: &Value) -> bool {
         &json!({"strategy": {"canary": routed(&json!({}))}}),
     );
     merge(&mut spec, change);
-    match plan(&rollout(&spec), &references(&services())) {
+    match plan(&rollout(&spec, None), &references(&services(&spec), None)) {
         Ok(_) => true,
         Err(complaints) => complaints
             .iter()
@@ -90,29 +92,36 @@ pub(super) fn merge(target: &mut Value, change: &Value) {
     }
 }
 
-/// The Rollout of a spec.
-pub(super) fn rollout(spec: &Value) -> Rollout {
-    let object = json!({
+/// The Rollout of a spec, with the annotation that asks for routing where a strategy has no block for it.
+pub(super) fn rollout(spec: &Value, proxy: Option<&str>) -> Rollout {
+    let mut object = json!({
         "apiVersion": "argoproj.io/v1alpha1",
         "kind": "Rollout",
         "metadata": {"name": "web", "namespace": "shop", "uid": "u-rollout"},
         "spec": spec,
     });
+    if let Some(proxy) = proxy {
+        object["metadata"]["annotations"] = json!({(labels::PROXY): proxy});
+    }
     serde_json::from_value(object).unwrap()
 }
 
-/// The Services that exist.
-pub(super) fn services() -> Vec<Service> {
+/// The Services that a spec may name.
+pub(super) fn services(spec: &Value) -> Vec<Service> {
     let service = |name: &str| Service {
         name: name.to_owned(),
         selector: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
         managed_by: None,
     };
-    ["web-stable", "web-canary"].map(service).to_vec()
+    let names = match spec["strategy"]["blueGreen"].is_object() {
+        true => ["web-active", "web-preview"],
+        false => ["web-stable", "web-canary"],
+    };
+    names.map(service).to_vec()
 }
 
-/// The Services and templates that a spec may name.
-pub(super) fn references(services: &[Service]) -> References {
+/// What a spec may refer to.
+pub(super) fn references(services: &[Service], workload: Option<&Workload>) -> References {
     let template = |metric: Value| serde_json::from_value(json!({"metrics": [metric]})).unwrap();
     let provider = json!({"web": {"url": "http://figures"}});
     let once = template(json!({"name": "once", "count": 1, "provider": provider}));
@@ -123,6 +132,7 @@ pub(super) fn references(services: &[Service]) -> References {
     References {
         services: services.to_vec(),
         templates,
+        workload: workload.map(Workload::found),
         ..References::default()
     }
 }
@@ -131,10 +141,15 @@ fn skeleton(replicas: i64) -> Value {
     json!({
         "replicas": replicas,
         "selector": {"matchLabels": {"app": "web"}},
-        "template": {
-            "metadata": {"labels": {"app": "web"}},
-            "spec": {"containers": [{"name": "web", "image": "web:1"}]},
-        },
+        "template": template(),
+    })
+}
+
+/// The pod template that everything begins with.
+pub(super) fn template() -> Value {
+    json!({
+        "metadata": {"labels": {"app": "web"}},
+        "spec": {"containers": [{"name": "web", "image": "web:1"}]},
     })
 }
 
@@ -149,16 +164,94 @@ fn routed(block: &Value) -> Value {
 /// A spec.
 pub(super) fn spec(dice: &mut Dice, features: &Features) -> Value {
     let mut spec = skeleton(replicas(dice));
+    match dice.one_in(3) {
+        true => {
+            let strategy = blue_green(dice);
+            merge(&mut spec, &json!({"strategy": {"blueGreen": strategy}}));
+        }
+        false => canary(dice, features, &mut spec),
+    }
+    around(dice, features, &mut spec);
+    if dice.one_in(8) {
+        refer(dice, &mut spec);
+    }
+    spec
+}
+
+/// The template is that of a workload.
+fn refer(dice: &mut Dice, spec: &mut Value) {
+    let mut reference = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"});
+    let modes = [
+        json!({}),
+        json!({"scaleDown": "never"}),
+        json!({"scaleDown": "onsuccess"}),
+        json!({"scaleDown": "progressively"}),
+    ];
+    merge(&mut reference, &dice.pick(&modes));
+    let change = json!({"template": null, "workloadRef": reference});
+    merge(spec, &change);
+    if dice.one_in(2) {
+        merge(spec, &json!({"selector": null}));
+    }
+}
+
+fn canary(dice: &mut Dice, features: &Features, spec: &mut Value) {
     let is_routed = dice.roll(3) > 0;
     let canary = match is_routed {
         true => routed_canary(dice, features),
         false => basic_canary(dice),
     };
-    merge(&mut spec, &json!({"strategy": {"canary": canary}}));
-    let whole = whole_of(&spec);
+    merge(spec, &json!({"strategy": {"canary": canary}}));
+    let whole = whole_of(spec);
     spec["strategy"]["canary"]["steps"] = steps(dice, features, is_routed, whole);
-    around(dice, features, &mut spec);
-    spec
+}
+
+/// The annotation that asks for routing of a blue-green spec.
+pub(super) fn proxy(dice: &mut Dice, spec: &Value) -> Option<String> {
+    let blocks = ["{}", "{\"drainTimeout\": \"20s\"}"];
+    let is_routed = spec["strategy"]["blueGreen"].is_object() && dice.roll(3) > 0;
+    is_routed.then(|| dice.pick(&blocks).to_owned())
+}
+
+fn blue_green(dice: &mut Dice) -> Value {
+    let mut strategy = json!({"activeService": "web-active", "previewService": "web-preview"});
+    merge(&mut strategy, &promotion(dice));
+    let mut maybe = |change: Value, times: u64| {
+        if dice.one_in(times) {
+            merge(&mut strategy, &change);
+        }
+    };
+    let once = json!({"templates": [{"templateName": "once"}]});
+    maybe(json!({"previewService": null}), 5);
+    maybe(json!({"prePromotionAnalysis": once}), 3);
+    maybe(json!({"postPromotionAnalysis": once}), 3);
+    maybe(json!({"scaleDownDelaySeconds": 0}), 6);
+    maybe(json!({"scaleDownDelaySeconds": 120}), 4);
+    maybe(json!({"scaleDownDelayRevisionLimit": 1}), 4);
+    maybe(json!({"abortScaleDownDelaySeconds": 0}), 6);
+    maybe(json!({"abortScaleDownDelaySeconds": 90}), 4);
+    strategy
+}
+
+/// Who promotes, and how much is previewed, as a merge patch.
+pub(super) fn promotion(dice: &mut Dice) -> Value {
+    let who = [
+        json!({"autoPromotionEnabled": null, "autoPromotionSeconds": null}),
+        json!({"autoPromotionEnabled": true, "autoPromotionSeconds": 4}),
+        json!({"autoPromotionEnabled": null, "autoPromotionSeconds": 90}),
+        json!({"autoPromotionEnabled": false}),
+    ];
+    let pods = [
+        json!(null),
+        json!(null),
+        json!(0),
+        json!(1),
+        json!(2),
+        json!(20),
+    ];
+    let mut change = dice.pick(&who);
+    change["previewReplicaCount"] = dice.pick(&pods);
+    change
 }
 
 /// What a weight of this spec is a part of.
@@ -231,7 +324,6 @@ fn around(dice: &mut Dice, features: &Features, spec: &mut Value) {
             merge(spec, &change);
         }
     };
-    let canary = |change: Value| json!({"strategy": {"canary": change}});
     maybe(json!({"minReadySeconds": 5}), 4);
     maybe(json!({"progressDeadlineSeconds": 60}), 3);
     maybe(json!({"progressDeadlineAbort": true}), 3);
@@ -240,6 +332,39 @@ fn around(dice: &mut Dice, features: &Features, spec: &mut Value) {
         json!({"analysis": {"successfulRunHistoryLimit": 1, "unsuccessfulRunHistoryLimit": 1}}),
         3,
     );
+    if features.has("rollbackWindow") {
+        maybe(json!({"rollbackWindow": {"revisions": 2}}), 3);
+    }
+    match spec["strategy"]["canary"].is_object() {
+        true => around_canary(dice, features, spec),
+        false => around_blue_green(dice, features, spec),
+    }
+}
+
+fn around_blue_green(dice: &mut Dice, features: &Features, spec: &mut Value) {
+    let mut maybe = |change: Value, times: u64| {
+        if dice.one_in(times) {
+            merge(spec, &json!({"strategy": {"blueGreen": change}}));
+        }
+    };
+    if features.has("metadata") {
+        maybe(
+            json!({"previewMetadata": {"labels": {"role": "preview"}}, "activeMetadata": {"labels": {"role": "active"}}}),
+            4,
+        );
+    }
+    if features.has("antiAffinity") {
+        maybe(anti_affinity(), 6);
+    }
+}
+
+fn around_canary(dice: &mut Dice, features: &Features, spec: &mut Value) {
+    let mut maybe = |change: Value, times: u64| {
+        if dice.one_in(times) {
+            merge(spec, &change);
+        }
+    };
+    let canary = |change: Value| json!({"strategy": {"canary": change}});
     maybe(
         canary(json!({"replicaProgressThreshold": {"type": "Percent", "value": 60}})),
         8,
@@ -252,9 +377,6 @@ fn around(dice: &mut Dice, features: &Features, spec: &mut Value) {
         canary(json!({"analysis": {"templates": [{"templateName": "beside"}], "startingStep": 1}})),
         4,
     );
-    if features.has("rollbackWindow") {
-        maybe(json!({"rollbackWindow": {"revisions": 2}}), 3);
-    }
     if features.has("metadata") {
         maybe(
             canary(

@@ -3,9 +3,10 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::spec::Features;
+use super::world::ACTIVE;
 use super::{Scene, Script, Tamper, guards, rules};
 use crate::rollout::decision::{Action, Decision};
-use crate::rollout::observed::{Observed, Revision};
+use crate::rollout::observed::{Observed, Revision, Service};
 use crate::rollout::split::{CANARY, STABLE, Split};
 use crate::rollout::state::State;
 
@@ -263,7 +264,96 @@ const TAMPERS: &[(&str, Tamper)] = &[
     ("an_abort_ends_on_stable", |decision, _| {
         decision.status.abort = false
     }),
+    ("the_workload_makes_room", |decision, _| {
+        let name = "web".to_owned();
+        decision.actions.push(Action::ScaleWorkload { name, to: 0 });
+    }),
+    ("an_abort_leads_back", |decision, Scene { state, .. }| {
+        if state.abort && state.aborted_at.is_some() {
+            lead_to_new(decision);
+        }
+    }),
+    (
+        "a_switch_has_its_pods",
+        |decision, Scene { observed, .. }| {
+            if new(decision, observed).is_some_and(|set| set.available == 0) {
+                lead_to_new(decision);
+            }
+        },
+    ),
+    (
+        "a_switch_was_allowed",
+        |decision, Scene { observed, .. }| {
+            let is_whole = |set: &Revision| set.wanted > 0 && set.available == set.wanted;
+            if new(decision, observed).is_some_and(is_whole) {
+                lead_to_new(decision);
+            }
+        },
+    ),
+    (
+        "active_keeps_its_pods",
+        |decision, Scene { observed, .. }| {
+            let mut services = observed.services.iter();
+            let active = services.find(|service| service.name == ACTIVE);
+            let hash = active.and_then(Service::hash);
+            let mut sets = observed.revisions.iter();
+            let led = sets.find(|set| Some(set.hash.as_str()) == hash && set.wanted > 0);
+            if let Some(set) = led {
+                scale(decision, set, 0);
+            }
+        },
+    ),
+    (
+        "active_leads_to_pods",
+        |decision,
+         Scene {
+             state, observed, ..
+         }| {
+            let moves = |action: &Action| {
+                matches!(action, Action::SwitchService { .. } | Action::WriteSplit(_))
+            };
+            if !state.abort && new(decision, observed).is_some_and(|set| set.available == 0) {
+                decision.actions.retain(|action| !moves(action));
+            }
+        },
+    ),
+    ("the_preview_gets_nothing_of_active", |decision, _| {
+        for split in splits(decision).filter(|split| split.versions.len() > 1) {
+            let weights = [(STABLE.to_owned(), 99), (CANARY.to_owned(), 1)];
+            split.rules[0].weights = weights.into();
+        }
+    }),
+    ("what_becomes_stable_was_tried", |decision, _| {
+        let status = &mut decision.status;
+        status.stable_rs.clone_from(&status.current_pod_hash);
+    }),
+    (
+        "the_old_active_stays_for_its_delay",
+        |decision, Scene { observed, .. }| {
+            let waits = |set: &&Revision| set.wanted > 0 && set.deadline().is_some();
+            let scaled = |action: &Action| matches!(action, Action::ScaleReplicaSet { .. });
+            if let Some(set) = observed.revisions.iter().find(waits) {
+                decision.actions.retain(|action| !scaled(action));
+                scale(decision, set, 0);
+            }
+        },
+    ),
 ];
+
+/// The revision that the spec asks for, where it is not stable.
+fn new<'a>(decision: &Decision, observed: &'a Observed) -> Option<&'a Revision> {
+    let status = &decision.status;
+    let mut sets = observed.revisions.iter();
+    let new = sets.find(|set| Some(&set.hash) == status.current_pod_hash.as_ref());
+    new.filter(|set| status.stable_rs.as_ref() != Some(&set.hash))
+}
+
+/// Points the active Service at the revision that the spec asks for.
+fn lead_to_new(decision: &mut Decision) {
+    let hash = decision.status.current_pod_hash.clone().unwrap_or_default();
+    let name = ACTIVE.to_owned();
+    decision.actions.push(Action::SwitchService { name, hash });
+}
 
 #[test]
 fn every_rule_can_fail() {
@@ -277,7 +367,7 @@ fn every_rule_can_fail() {
 
 #[test]
 fn every_rule_has_a_way_to_break_it() {
-    let rules = rules::RULES.iter().map(|(rule, _)| *rule);
+    let rules = rules::all().map(|(rule, _)| *rule);
     let guards = guards::GUARDS.iter().map(|(rule, _)| *rule);
     for rule in rules.chain(guards) {
         let known = TAMPERS.iter().any(|(tampered, _)| *tampered == rule);

@@ -12,15 +12,17 @@ impl World {
     pub(super) fn happen(&mut self, what: &What) {
         self.note(|_| format!("** {what:?}"));
         match what {
-            What::Image(tag) => self.edit(|spec| set_image(spec, *tag)),
-            What::ImageAndReplicas(tag, replicas) => self.edit(|spec| {
-                set_image(spec, *tag);
-                spec["replicas"] = json!(replicas);
-            }),
+            What::Image(tag) => self.set_image(*tag),
+            What::ImageAndReplicas(tag, replicas) => self.set_image_and_replicas(*tag, *replicas),
             What::Replicas(replicas) => self.edit(|spec| spec["replicas"] = json!(replicas)),
             What::Steps(steps) => {
                 self.edit(|spec| spec["strategy"]["canary"]["steps"] = steps.clone())
             }
+            What::Promotion(change) => {
+                self.consent = true; // whoever changes how it is promoted wants it to be
+                self.edit(|spec| spec::merge(&mut spec["strategy"]["blueGreen"], change));
+            }
+            What::ScaleWorkload(pods) => self.scale_workload(*pods),
             What::Paused(paused) => self.edit(|spec| spec["paused"] = json!(paused)),
             What::Restart => self.restart(),
             What::Promote => self.promote(),
@@ -46,7 +48,10 @@ impl World {
             What::Slow(milliseconds) => self.slowness = *milliseconds,
             What::Lag(kind, milliseconds) => self.lags[kind.index()] = *milliseconds,
             What::Trouble(trouble, writes) => self.troubles.push((*trouble, *writes)),
-            What::Clock(seconds) => self.skew += seconds * 1000,
+            What::Clock(seconds) => {
+                self.skew += seconds * 1000;
+                self.left_active.clear(); // delays are told by a clock that is no guide any more
+            }
         }
     }
 
@@ -59,6 +64,25 @@ impl World {
             self.rollout.spec = serde_json::from_value(spec).unwrap();
             self.changed_spec();
         }
+    }
+
+    /// `set image`.
+    pub(super) fn set_image(&mut self, tag: u8) {
+        self.edit_template(|template| image(template, tag));
+    }
+
+    /// `set image` and another size, in one edit where both stand in one object.
+    pub(super) fn set_image_and_replicas(&mut self, tag: u8, replicas: i64) {
+        let refers = self.workload.is_some();
+        if refers {
+            self.set_image(tag);
+        }
+        self.edit(|spec| {
+            if !refers {
+                image(&mut spec["template"], tag);
+            }
+            spec["replicas"] = json!(replicas);
+        });
     }
 
     /// Changes the status, as the verbs do.
@@ -79,6 +103,8 @@ impl World {
 
     /// R2.11: the user's pause and the controller's are taken away.
     pub(super) fn promote(&mut self) {
+        let mut pauses = self.status.pause_conditions.iter();
+        self.consent |= pauses.any(|pause| pause.reason == "BlueGreenPause");
         self.edit(|spec| {
             spec.as_object_mut().unwrap().remove("paused");
         });
@@ -115,7 +141,7 @@ impl World {
         labels
             .unwrap()
             .remove(crate::api::labels::POD_TEMPLATE_HASH);
-        self.edit(|spec| spec["template"] = template);
+        self.edit_template(|written| *written = template);
     }
 
     /// No pod can be created any more, or they can again.
@@ -149,7 +175,7 @@ impl World {
 
     /// A Service that the spec names is gone, or is back.
     pub(super) fn set_service(&mut self, is_there: bool) {
-        let all = spec::services();
+        let all = spec::services(&serde_json::to_value(&self.rollout.spec).unwrap());
         match is_there {
             true if self.services.len() < all.len() => self.services = all,
             false => self.services.truncate(1),
@@ -172,7 +198,7 @@ impl World {
     /// Everything that was in the way is out of it, and everybody does their part.
     pub(super) fn calm(&mut self) {
         self.troubles.clear();
-        self.lags = [0; 5];
+        self.lags = [0; 6];
         self.slowness = 50;
         self.set_quota(false);
         self.set_service(true);
@@ -187,13 +213,16 @@ impl World {
         let canary = self.rollout.spec.strategy.canary.as_ref();
         let routing = canary.and_then(|canary| canary.traffic_routing.as_ref());
         let block = routing.and_then(|routing| routing.plugins.as_ref()?.get("sidestep/proxy"));
-        let written = block.and_then(|block| block["drainTimeout"].as_str());
+        let annotated = self
+            .annotation()
+            .map(|text| serde_json::from_str(text).unwrap());
+        let block: Option<Value> = block.cloned().or(annotated);
+        let written = block.as_ref();
+        let written = written.and_then(|block| block["drainTimeout"].as_str());
         written.map_or(300, |text| text.trim_end_matches('s').parse().unwrap())
     }
 }
 
-/// `set image`.
-pub(super) fn set_image(spec: &mut Value, tag: u8) {
-    let image = format!("web:{tag}");
-    spec["template"]["spec"]["containers"][0]["image"] = json!(image);
+fn image(template: &mut Value, tag: u8) {
+    template["spec"]["containers"][0]["image"] = json!(format!("web:{tag}"));
 }

@@ -10,6 +10,8 @@ use super::fleet::Proxy;
 use super::happening::Trouble;
 use super::pods::{Behaviour, Pod};
 use super::spec;
+use super::workload::Workload;
+use crate::api::labels;
 use crate::api::rollout::{Rollout, RolloutStatus};
 use crate::api::split::Memory;
 use crate::rollout::observed::{Metadata, Revision, Run, Service, WrittenSplit};
@@ -27,15 +29,18 @@ pub(super) enum Kind {
     Split,
     /// Its AnalysisRuns.
     Runs,
+    /// The Deployment that it refers to.
+    Workload,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 6] = [
         Self::Rollout,
         Self::Sets,
         Self::Services,
         Self::Split,
         Self::Runs,
+        Self::Workload,
     ];
 
     pub(super) fn index(self) -> usize {
@@ -124,6 +129,11 @@ pub(super) struct World {
     /// Splits made so far.
     pub(super) splits: u32,
     pub(super) runs: Vec<(Stamp, Run)>,
+    pub(super) workload: Option<Workload>,
+    /// A person, or the gate when it was seen to open with all it asks for, lets the present blue-green update be promoted.
+    pub(super) consent: bool,
+    /// Revisions that the active Service no longer leads to, and since when.
+    pub(super) left_active: BTreeMap<String, i64>,
 
     pub(super) pods: Vec<Pod>,
     /// ReplicaSets, pods and proxies made so far.
@@ -137,9 +147,9 @@ pub(super) struct World {
     pub(super) healthy: bool,
     pub(super) troubles: Vec<(Trouble, u32)>,
     /// How late each cache hears, in milliseconds.
-    pub(super) lags: [i64; 5],
+    pub(super) lags: [i64; 6],
     /// Caches that are about to hear.
-    pub(super) stale: [bool; 5],
+    pub(super) stale: [bool; 6],
 
     queue: BTreeMap<(i64, u64), Due>,
     queued: u64,
@@ -148,7 +158,7 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(seed: u64, spec: &serde_json::Value) -> Self {
+    pub(super) fn new(seed: u64, spec: &serde_json::Value, proxy: Option<&str>) -> Self {
         let mut world = Self {
             now: 0,
             decided: 0,
@@ -157,7 +167,7 @@ impl World {
             seed,
             version: 1,
             look: 0,
-            rollout: spec::rollout(spec),
+            rollout: spec::rollout(spec, proxy),
             metadata: Metadata {
                 name: "web".to_owned(),
                 namespace: "shop".to_owned(),
@@ -169,11 +179,14 @@ impl World {
             annotated: None,
             rollout_stamp: Stamp::default(),
             sets: Vec::new(),
-            services: spec::services(),
+            services: spec::services(spec),
             services_stamp: Stamp::default(),
             split: None,
             splits: 0,
             runs: Vec::new(),
+            workload: Workload::of(spec),
+            consent: false,
+            left_active: BTreeMap::new(),
             pods: Vec::new(),
             made: 0,
             proxies: Vec::new(),
@@ -181,8 +194,8 @@ impl World {
             quota: false,
             healthy: false,
             troubles: Vec::new(),
-            lags: [0; 5],
-            stale: [false; 5],
+            lags: [0; 6],
+            stale: [false; 6],
             queue: BTreeMap::new(),
             queued: 0,
             log: None,
@@ -248,7 +261,19 @@ impl World {
     /// Routing by our proxies is asked for.
     pub(super) fn is_routed(&self) -> bool {
         let canary = self.rollout.spec.strategy.canary.as_ref();
-        canary.is_some_and(|canary| canary.traffic_routing.is_some())
+        canary.is_some_and(|canary| canary.traffic_routing.is_some()) || self.annotation().is_some()
+    }
+
+    /// The annotation that asks for routing of a blue-green update.
+    pub(super) fn annotation(&self) -> Option<&str> {
+        let annotations = self.rollout.metadata.annotations.as_ref()?;
+        annotations.get(labels::PROXY).map(String::as_str)
+    }
+
+    /// The Service named `web-active`, of a blue-green update.
+    pub(super) fn active_service(&self) -> Option<&Service> {
+        let mut services = self.services.iter();
+        services.find(|service| service.name == ACTIVE)
     }
 
     pub(super) fn phase(&self) -> &str {
@@ -290,6 +315,9 @@ impl fmt::Display for Seconds {
         write!(f, "{text:>11}")
     }
 }
+
+/// The active Service of every blue-green spec.
+pub(super) const ACTIVE: &str = "web-active";
 
 /// 2026-01-01T00:00:00Z.
 const START: i64 = 1_767_225_600;
