@@ -31,9 +31,11 @@ pub(super) fn route(turn: &mut Turn<'_>, strategy: &BlueGreen, active: &Active<'
     if written.is_none() && turn.is_promoted() && stable.available < turn.replicas {
         return; // R8.2: a first deploy has nothing to send anybody to
     }
-    let stable = carrier(turn, routing, active).unwrap_or(stable);
+    let carrier = carrier(turn, routing, active);
+    let keeps_new = carrier.is_some_and(|set| set.uid == turn.new.uid);
+    let stable = carrier.filter(|_| !keeps_new).unwrap_or(stable);
     let moved = active.is_new(turn) && !turn.is_promoted();
-    let is_new = moved && is_carried(turn, routing);
+    let is_new = keeps_new || (moved && is_carried(turn, routing));
     let wanted = wanted(turn, strategy, routing, stable, is_new);
     if written.map(shares) != Some(shares(&wanted)) {
         turn.next.memory.verified = None;
@@ -46,12 +48,13 @@ pub(super) fn route(turn: &mut Turn<'_>, strategy: &BlueGreen, active: &Active<'
     traffic::note_departures(turn, &wanted);
 }
 
-/// A revision that was overtaken after the switch to it goes on in stable's place, while stable has no pod to go back to.
+/// While stable has no pod to go back to, the revision that the active rule leads to goes on: one that was overtaken after the switch
+/// to it, or the new one, where the Service has lost its selector.
 fn carrier<'a>(turn: &Turn<'a>, routing: &Routing, active: &Active<'_>) -> Option<&'a Revision> {
     let stays = matches!(active, Active::Stays);
     turn.stable
         .filter(|stable| stays && stable.available == 0)?;
-    let mut sets = turn.others.iter().copied();
+    let mut sets = turn.others.iter().copied().chain([turn.new]);
     let set = sets.find(|set| is_led_to(turn, routing, set))?;
     (set.available > 0).then_some(set)
 }

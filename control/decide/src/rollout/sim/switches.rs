@@ -236,7 +236,8 @@ fn the_preview_gets_nothing_of_active(case: &Case<'_>) -> Verdict {
     let weighted = rule.weights.values().filter(|weight| **weight > 0).count();
     let preview = strategy.preview_service.as_ref();
     let shares = preview.is_some_and(|preview| rule.services.contains(preview));
-    let tried = old(case).is_some() && led(split) == Some(case.wanted());
+    let goes_on = led(split) != Lead::before(case).split;
+    let tried = goes_on && old(case).is_some() && led(split) == Some(case.wanted());
     let is_switched = Lead::after(case).service == Some(case.wanted());
     ensure(weighted == 1 && !shares && (!tried || is_switched), || {
         format!("{split:?}")

@@ -327,6 +327,15 @@ fn previewed(replicas: i32, strategy: &serde_json::Value) -> Model {
     super::traces::with_template(model).deployed()
 }
 
+/// The revision that the active rule leads to.
+fn led(model: &Model) -> String {
+    let split = &model.split.as_ref().unwrap().split;
+    let (name, _) = split.rules[0].weights.first_key_value().unwrap();
+    let mut versions = split.versions.iter();
+    let version = versions.find(|version| version.name == *name);
+    version.unwrap().revision.clone()
+}
+
 #[test]
 fn a_preview_of_no_pods_is_not_waited_for_at_the_proxies() {
     // Seed 12 of blue-green: the gate waited for a Split with the preview in it, which one without pods never is.
@@ -365,13 +374,6 @@ fn an_overtaken_revision_keeps_the_active_rule_while_stable_has_no_pod() {
     model.image("2");
     model.run_ready();
     let hash = model.set("2").hash.clone();
-    let led = |model: &Model| {
-        let split = &model.split.as_ref().unwrap().split;
-        let (name, _) = split.rules[0].weights.first_key_value().unwrap();
-        let mut versions = split.versions.iter();
-        let version = versions.find(|version| version.name == *name);
-        version.unwrap().revision.clone()
-    };
     assert_eq!(led(&model), hash);
     model.ready("1", 0);
     model.image("3");
@@ -489,4 +491,27 @@ fn a_way_back_is_not_healthy_while_the_split_still_leads_away() {
     assert_eq!(model.message(), "traffic cutover pending");
     model.run_ready();
     assert_eq!(model.phase(), "Healthy");
+}
+
+#[test]
+fn a_service_without_a_selector_takes_the_active_rule_nowhere() {
+    // Seed 4349 of blue-green: somebody made the active Service anew after the switch, and the rule went back to a stable without pods.
+    let after = json!({"postPromotionAnalysis": {"templates": [{"templateName": "good"}]}});
+    let mut model = previewed(2, &after);
+    model.image("2");
+    model.run_ready();
+    let hash = model.set("2").hash.clone();
+    assert_eq!(led(&model), hash);
+    model.ready("1", 0);
+    model.ready("2", 1);
+    for service in &mut model.services {
+        service
+            .selector
+            .remove(crate::api::labels::POD_TEMPLATE_HASH);
+    }
+    model.run();
+    assert_eq!(led(&model), hash, "{}", waits_for(&model));
+    model.ready("1", 1);
+    model.run();
+    assert_ne!(led(&model), hash, "{}", waits_for(&model));
 }
