@@ -226,12 +226,16 @@ fn judge_progress(turn: &mut Turn<'_>, became_unhealthy: bool) {
     }
 }
 
-/// What the deadline says when it passes.
+/// What the deadline says when it passes: Argo's words, unless the ReplicaSet has all its pods and it is proxies that were waited for.
 pub(super) fn timeout_message(turn: &Turn<'_>) -> String {
-    format!(
-        "ReplicaSet \"{}\" has timed out progressing.",
-        turn.new.name
-    )
+    let new = turn.new;
+    let complete = new.wanted > 0 && new.available >= new.wanted;
+    let waiting = turn.was.memory.waiting.as_ref();
+    let proxies = waiting.filter(|waiting| complete && waiting.reason == "acknowledgement");
+    match proxies {
+        Some(proxies) => format!("Rollout has timed out waiting for {}", proxies.message),
+        None => format!("ReplicaSet \"{}\" has timed out progressing.", new.name),
+    }
 }
 
 fn judge_availability(turn: &mut Turn<'_>) {

@@ -1,6 +1,7 @@
 //! Whole rollouts against a small model of a cluster: Argo's traces, and what must hold on every way.
 
 mod bluegreen;
+mod deadline;
 mod duration;
 mod dynamic;
 mod experiment;
