@@ -138,3 +138,73 @@ async fn read(client: &Client, object: &RouterObject) -> Result<Option<Value>, E
     }
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::local::{self, kinds};
+
+    fn rollout(routing: &Value) -> Rollout {
+        serde_json::from_value(json!({
+            "metadata": {"name": "web", "namespace": "default"},
+            "spec": {"strategy": {"canary": {"trafficRouting": routing}}},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_two_words_are_known() {
+        for (text, policy) in [
+            ("auto", Some(Policy::Auto)),
+            ("translate", Some(Policy::Translate)),
+            ("Auto", None),
+            ("", None),
+        ] {
+            assert_eq!(text.parse().ok(), policy, "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn auto_waits_for_what_is_there_and_translate_for_nothing() {
+        let local = local::start(local::Config::default()).await.unwrap();
+        let client = local.client().unwrap();
+        for (name, class) in [("front", "nginx"), ("ours", "sidestep")] {
+            let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
+            let spec = json!({"ingressClassName": class, "defaultBackend": backend});
+            let metadata = json!({"name": name, "namespace": "default"});
+            let ingress = json!({"metadata": metadata, "spec": spec});
+            local.store.create(&kinds::INGRESS, ingress).unwrap();
+        }
+        let now = Timestamp::UNIX_EPOCH;
+        let half_a_minute = now + SignedDuration::from_secs(30);
+        let nginx = |name: &str| json!({"nginx": {"stableIngress": name}});
+        // block → what is live, and whether it is looked at again, with auto
+        for (routing, live, again) in [
+            (nginx("front"), vec![r#"Ingress "default/front""#], true),
+            (nginx("ours"), vec![], true),
+            (nginx("none"), vec![], true),
+            (
+                json!({"istio": {"virtualService": {"name": "x"}}}),
+                vec![],
+                true,
+            ),
+            (json!({"plugins": {"sidestep/proxy": {}}}), vec![], false),
+        ] {
+            let rollout = rollout(&routing);
+            for policy in [Policy::Auto, Policy::Translate] {
+                let waits = policy == Policy::Auto;
+                let routers = Routers::new(policy);
+                let found = routers.live(&client, &rollout, now).await.unwrap();
+                let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+                let expected = if waits { live.as_slice() } else { &[] };
+                assert_eq!(found, expected, "{policy:?} {routing}");
+                let look = routers.look_again(&rollout, now);
+                let expected = (waits && again).then_some(half_a_minute);
+                assert_eq!(look, expected, "{policy:?} {routing}");
+            }
+        }
+        local.stop().await;
+    }
+}

@@ -7,6 +7,7 @@ mod dynamic;
 mod experiment;
 mod found;
 mod golden;
+mod history;
 mod model;
 mod pingpong;
 mod restart;

@@ -37,8 +37,13 @@ fn tried(versions: &[(&str, i32)]) -> Model {
     model
 }
 
-/// Weights of the weighted rule, and of the status: canary, stable, the others.
-fn weights(model: &Model) -> (Vec<(String, u32)>, (i32, i32, Vec<i32>)) {
+/// Weights of the weighted rule.
+type Rule = Vec<(String, u32)>;
+
+/// Weights of the status: canary, stable, the others.
+type Recorded = (i32, i32, Vec<i32>);
+
+fn weights(model: &Model) -> (Rule, Recorded) {
     let rule = &model.split.as_ref().unwrap().split.rules[0];
     let rule = rule.weights.iter();
     let recorded = model.status.canary.weights.clone().unwrap();
