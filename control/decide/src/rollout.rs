@@ -44,6 +44,7 @@ pub mod hash;
 mod history;
 mod hold;
 pub mod marks;
+pub mod memory;
 pub mod observed;
 mod pause;
 mod phase;

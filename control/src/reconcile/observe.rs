@@ -19,6 +19,7 @@ use crate::api::analysis::{AnalysisTemplateSpec, MetricResult};
 use crate::api::rollout::{RolloutSpec, TemplateRef, WorkloadRef};
 use crate::api::split::{DEFAULT_FLEET, Memory};
 use crate::api::{AnalysisRun, ReplicaSet, Rollout, Split, labels};
+use crate::rollout::memory::recall;
 use crate::rollout::observed::{
     self, Failure, Metadata, Observed, Revision, Run, RunPhase, WrittenSplit,
 };
@@ -189,12 +190,11 @@ impl Scene {
             .collect()
     }
 
-    /// What the rollout remembers beyond its status: in its Split's status, or in an annotation while it has none.
+    /// What the rollout remembers beyond its status.
     pub fn memory(&self) -> Memory {
-        match self.own_split() {
-            Some(split) => split.status.clone().unwrap_or_default().memory,
-            None => self.annotated_memory(),
-        }
+        let split = self.own_split();
+        let split = split.map(|split| split.status.clone().unwrap_or_default().memory);
+        recall(split.as_ref(), Some(&self.annotated_memory()))
     }
 
     /// What stands in the annotation. One that does not parse is as none: it is written anew.

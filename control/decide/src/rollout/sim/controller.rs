@@ -16,6 +16,7 @@ use super::{Broken, Scene, Tamper, switches};
 use crate::api::rollout::{Rollout, RolloutStatus};
 use crate::api::split::Memory;
 use crate::rollout::decision::{Action, Decision};
+use crate::rollout::memory::recall;
 use crate::rollout::observed::{Observed, Pod, Revision};
 use crate::rollout::plan::{self, Invalid, plan};
 use crate::rollout::{Plan, State, decide, restart};
@@ -268,10 +269,7 @@ impl Controller {
     }
 
     fn memory(&self) -> Memory {
-        match &self.split_memory {
-            Some(memory) => memory.clone(),
-            None => self.annotated.clone().unwrap_or_default(),
-        }
+        recall(self.split_memory.as_ref(), self.annotated.as_ref())
     }
 
     /// Begins to write what has been decided.
