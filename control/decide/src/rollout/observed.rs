@@ -356,3 +356,90 @@ impl Fleet {
         self.acknowledges() && self.short.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn set(change: Value) -> Option<Revision> {
+        let mut set = json!({
+            "metadata": {
+                "name": "web-1", "uid": "u", "generation": 4, "labels": {"rollouts-pod-template-hash": "1"},
+                "creationTimestamp": "2026-01-01T00:00:00Z", "annotations": {"rollout.argoproj.io/revision": "3"},
+            },
+            "spec": {"replicas": 5, "minReadySeconds": 7, "template": {"x": 1}, "selector": {}},
+            "status": {"replicas": 4, "readyReplicas": 3, "availableReplicas": 2, "observedGeneration": 4},
+        });
+        for (path, value) in change.as_object().unwrap() {
+            *set.pointer_mut(path).unwrap() = value.clone();
+        }
+        Revision::read(&serde_json::from_value(set).unwrap(), true)
+    }
+
+    #[test]
+    fn a_replica_set_is_read_as_a_revision() {
+        let read = set(json!({})).unwrap();
+        assert_eq!((read.name.as_str(), read.hash.as_str()), ("web-1", "1"));
+        assert_eq!(
+            (read.wanted, read.pods, read.ready, read.available),
+            (5, 4, 3, 2)
+        );
+        assert_eq!((read.number(), read.min_ready_seconds), (Some(3), 7));
+        assert!(read.settled && read.has_service && !read.deleting);
+        assert_eq!(set(json!({"/metadata/labels": {}})), None, "R2.1: no hash");
+    }
+
+    #[test]
+    fn what_a_replica_set_does_not_say_has_a_default() {
+        let bare = json!({"/spec": {}, "/status": null});
+        let read = set(bare).unwrap();
+        assert_eq!((read.wanted, read.pods, read.available), (1, 0, 0));
+        assert!(!read.settled, "its counts are of no generation");
+    }
+
+    #[test]
+    fn counts_of_an_older_generation_are_not_settled() {
+        for (observed, settled) in [(3, false), (4, true), (5, true)] {
+            let read = set(json!({"/status/observedGeneration": observed})).unwrap();
+            assert_eq!(read.settled, settled, "{observed}");
+        }
+    }
+
+    #[test]
+    fn a_failure_is_the_true_condition() {
+        for (kind, status, failure) in [
+            ("ReplicaFailure", "True", true),
+            ("ReplicaFailure", "False", false),
+            ("Other", "True", false),
+        ] {
+            let condition = json!({"type": kind, "status": status, "reason": "FailedCreate", "message": "quota"});
+            let read = set(json!({"/status": {"replicas": 0, "conditions": [condition]}})).unwrap();
+            let expected = failure.then(|| ("FailedCreate".to_owned(), "quota".to_owned()));
+            assert_eq!(read.failure, expected, "{kind} {status}");
+        }
+    }
+
+    #[test]
+    fn a_pod_belongs_to_its_controller() {
+        let pod = |controller: bool, ready: &str| {
+            let pod = json!({
+                "metadata": {
+                    "name": "p", "uid": "u-p", "creationTimestamp": "2026-01-01T00:00:00Z",
+                    "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-1", "uid": "u", "controller": controller}],
+                },
+                "status": {"conditions": [
+                    {"type": "ContainersReady", "status": "True"},
+                    {"type": "Ready", "status": ready, "lastTransitionTime": "2026-01-01T00:00:09Z"},
+                ]},
+            });
+            Pod::read(&serde_json::from_value(pod).unwrap())
+        };
+        assert_eq!(pod(false, "True"), None);
+        assert_eq!(pod(true, "False").unwrap().ready_since, None);
+        let read = pod(true, "True").unwrap();
+        let since = read.ready_since.map(|at| at.to_string());
+        assert_eq!(since.as_deref(), Some("2026-01-01T00:00:09Z"));
+        assert_eq!((read.replica_set.as_str(), read.terminating), ("u", false));
+    }
+}

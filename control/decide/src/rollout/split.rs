@@ -97,3 +97,32 @@ impl Split {
         Some(version.needed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_written_is_what_is_read() {
+        // Control-plane rules, section 1: a revision's Service is found again, an experiment's is its own.
+        let spec = json!({
+            "versions": [
+                {"name": "stable", "revision": "1", "service": "web-1", "needed": 4},
+                {"name": "canary", "revision": "2", "service": "web-2", "needed": 1},
+                {"name": "trial", "revision": "2", "service": "web-trial", "needed": 1},
+            ],
+            "rules": [{"services": ["web"], "weights": {"stable": 80, "canary": 20}}],
+            "fleet": "edge",
+        });
+        let spec: SplitSpec = serde_json::from_value(spec).unwrap();
+        let split = Split::read(&spec);
+        let names = [("1", "web-1"), ("2", "web-2")];
+        let services = names.map(|(hash, name)| (hash.to_owned(), name.to_owned()));
+        assert_eq!(split.spec(&BTreeMap::from(services)), spec);
+        assert_eq!(
+            (split.needed("1"), split.needed("2"), split.needed("3")),
+            (Some(4), Some(1), None)
+        );
+    }
+}

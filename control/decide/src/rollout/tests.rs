@@ -16,8 +16,10 @@ mod rollback;
 mod routers;
 mod routes;
 mod steps;
+mod switch;
 mod takeover;
 mod traces;
+mod waits;
 mod walk;
 mod weights;
 

@@ -15,9 +15,8 @@ pub(super) fn reconcile(turn: &mut Turn<'_>, strategy: &BlueGreen) {
         return;
     }
     scale::drop_deadlines(turn);
-    let stable = scale::scale_stable(turn, turn.replicas);
-    let new = scale_new(turn, strategy);
-    turn.scaled = stable || new;
+    scale::scale_stable(turn, turn.replicas);
+    scale_new(turn, strategy);
     retire(turn, strategy.delays);
 }
 

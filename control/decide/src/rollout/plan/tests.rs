@@ -157,6 +157,13 @@ fn strategies_and_times() {
         ],
     );
     check(
+        &canary(&json!({"replicaProgressThreshold": {"type": "Half", "value": -1}})),
+        &[
+            "spec.strategy.canary.replicaProgressThreshold.value: Invalid value: -1: must be greater than or equal to 0",
+            r#"spec.strategy.canary.replicaProgressThreshold.type: Unsupported value: "Half": supported values: "Percent", "Pods""#,
+        ],
+    );
+    check(
         &canary(&json!({"maxSurge": "abc"})),
         &[
             r#"spec.strategy.maxSurge: Invalid value: "abc": must be a number of pods or a percentage"#,
@@ -529,11 +536,35 @@ fn pods() {
         &["spec.template.spec.containers[0].image: Required value"],
     );
     check(
+        &json!({"template": {"spec": {"containers": []}}}),
+        &["spec.template.spec.containers: Required value"],
+    );
+    check(
         &json!({"template": {"spec": {"restartPolicy": "Never"}}}),
         &[
             r#"spec.template.spec.restartPolicy: Unsupported value: "Never": supported values: "Always""#,
         ],
     );
+}
+
+#[test]
+fn selectors_may_be_expressions() {
+    // R2.22, as the API server matches them: operator, values → whether the template's label `app: web` is selected
+    for (operator, values, selected) in [
+        ("In", json!(["web", "x"]), true),
+        ("In", json!(["x"]), false),
+        ("NotIn", json!(["x"]), true),
+        ("NotIn", json!(["web"]), false),
+        ("Exists", json!(null), true),
+        ("DoesNotExist", json!(null), false),
+        ("Near", json!(["web"]), false),
+    ] {
+        let expression = json!({"key": "app", "operator": operator, "values": values});
+        let detail = r#"spec.template.metadata.labels: Invalid value: {"app":"web"}: 'selector' does not match template 'labels'"#;
+        let expected = if selected { &[][..] } else { &[detail] };
+        let selector = json!({"matchLabels": null, "matchExpressions": [expression]});
+        check(&json!({"selector": selector}), expected);
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ fn manual(replicas: i32) -> Model {
 }
 
 /// An update of it, ready to be promoted.
-fn paused(replicas: i32) -> Model {
+pub(super) fn paused(replicas: i32) -> Model {
     let mut model = manual(replicas).deployed();
     update(&mut model, "2");
     assert_eq!(seen(&model), PAUSED);
@@ -21,12 +21,12 @@ fn paused(replicas: i32) -> Model {
     model
 }
 
-fn update(model: &mut Model, tag: &str) {
+pub(super) fn update(model: &mut Model, tag: &str) {
     model.image(tag);
     model.run_ready();
 }
 
-fn analysed(before: bool, more: &Value) -> Model {
+pub(super) fn analysed(before: bool, more: &Value) -> Model {
     let key = if before {
         "prePromotionAnalysis"
     } else {
@@ -41,7 +41,7 @@ fn analysed(before: bool, more: &Value) -> Model {
 }
 
 /// Where active and preview lead: `V1 V2`.
-fn led(model: &Model) -> String {
+pub(super) fn led(model: &Model) -> String {
     let tag = |service: &str| {
         let found = ["1", "2", "3"].into_iter().filter(|tag| {
             let image = json!(format!("nginx:{tag}"));
@@ -58,7 +58,7 @@ fn led(model: &Model) -> String {
     format!("{} {}", tag("web-active"), tag("web-preview"))
 }
 
-fn waiting(model: &Model) -> &str {
+pub(super) fn waiting(model: &Model) -> &str {
     model
         .memory
         .waiting
@@ -66,7 +66,7 @@ fn waiting(model: &Model) -> &str {
         .map_or("", |waiting| waiting.reason.as_str())
 }
 
-const PAUSED: &str = "- Paused BlueGreenPause";
+pub(super) const PAUSED: &str = "- Paused BlueGreenPause";
 const PENDING: &str = "- Progressing active service cutover pending";
 const MORE: &str = "- Progressing more replicas need to be updated";
 const ABORTED: &str = "- Degraded RolloutAborted: Rollout aborted update to revision 2";
@@ -731,7 +731,7 @@ fn a_long_analysis_is_no_lack_of_progress() {
     assert_eq!(seen(&model), PENDING);
 }
 
-fn fail(model: &mut Model) {
+pub(super) fn fail(model: &mut Model) {
     let run = model.runs.last_mut().unwrap();
     run.phase = RunPhase::Failed;
     run.message = "bad".to_owned();
@@ -919,12 +919,12 @@ fn a_crash_between_any_two_writes_changes_nothing() {
 
 // By our proxies.
 
-fn routed(strategy: &Value) -> Model {
+pub(super) fn routed(strategy: &Value) -> Model {
     Model::blue_green_routed(3, strategy).deployed()
 }
 
 /// Which image each rule's Services are sent to: `web-active V1, web-preview V2`.
-fn sent(model: &Model) -> String {
+pub(super) fn sent(model: &Model) -> String {
     let split = &model.split.as_ref().unwrap().split;
     let to = |name: &String| {
         let version = split

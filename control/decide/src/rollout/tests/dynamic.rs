@@ -253,3 +253,63 @@ fn a_weight_that_was_not_noted_waits_for_stable_all_the_same() {
     model.run_ready();
     assert_eq!(balance(&model), (10, 0, (0, 100)));
 }
+
+#[test]
+fn a_canary_that_has_failed_stays_while_stable_has_no_pod() {
+    // R8.4: somebody has to answer.
+    let steps = json!([{"setWeight": 60}, {"analysis": {"templates": [{"templateName": "good"}]}}]);
+    let mut model = with_template(Model::dynamic(10, &steps)).deployed();
+    model.image("2");
+    model.run_ready();
+    model.ready("1", 0);
+    model.runs[0].phase = RunPhase::Failed;
+    model.run();
+    assert_eq!(balance(&model).2, (60, 40));
+    model.ready("1", 1);
+    model.run();
+    assert_eq!(balance(&model).2, (0, 100));
+}
+
+#[test]
+fn a_canary_without_pods_leaves_at_once() {
+    // R8.4: it carries nothing that stable would have to take.
+    let mut model = updated(10, &[60]);
+    model.ready("2", 0);
+    model.status.abort = true;
+    model.run();
+    assert_eq!(balance(&model).2, (0, 100));
+}
+
+#[test]
+fn only_an_abort_goes_back_in_steps() {
+    // R8.4 with the steps 20 and 60: seven pods of stable → what V2 keeps. A third template takes as much as they can carry; an abort
+    // stops at 20, which needs eight.
+    let mut superseded = updated(10, &[20, 60]);
+    superseded.promote();
+    superseded.run_ready();
+    let mut aborted = superseded.clone();
+    superseded.image("3");
+    aborted.status.abort = true;
+    for (mut model, weights) in [(superseded, (30, 70)), (aborted, (60, 40))] {
+        model.run();
+        model.ready("1", 7);
+        model.run();
+        assert_eq!(balance(&model).2, weights);
+    }
+}
+
+#[test]
+fn an_abort_with_a_delay_stops_where_stable_has_the_pods() {
+    // R7.6, R7.10: stable lacks six; the last step whose canary has fewer is 20, and eight pods carry the rest.
+    let mut model = Model::dynamic(10, &pause_at(&[20, 60]));
+    model.edit(|spec| spec["strategy"]["canary"]["abortScaleDownDelaySeconds"] = json!(30));
+    let mut model = model.deployed();
+    model.image("2");
+    model.run_ready();
+    model.promote();
+    model.run_ready();
+    assert_eq!(balance(&model), (4, 6, (60, 40)));
+    model.status.abort = true;
+    model.run();
+    assert_eq!(balance(&model), (8, 6, (60, 40)));
+}

@@ -147,3 +147,18 @@ fn a_root_service_is_split_in_the_stead_of_stable() {
     let services: Vec<_> = rules.iter().map(|rule| rule.services.join(" ")).collect();
     assert_eq!(services, ["web", "web-stable", "web-canary"]);
 }
+
+#[test]
+fn behind_a_live_router_stable_shrinks_only_at_rest() {
+    // Control-plane rules, section 7: while an update is under way the other router knows who needs what.
+    let mut resting = Model::new(3, &istio()).deployed();
+    let mut updating = resting.clone();
+    updating.image("2");
+    for (model, replicas) in [(&mut resting, 2), (&mut updating, 3)] {
+        install(model);
+        model.run_ready();
+        model.edit(|spec| spec["replicas"] = json!(2));
+        model.run_ready();
+        assert_eq!(model.set("1").wanted, replicas);
+    }
+}
