@@ -19,10 +19,13 @@ fn an_abort_wins_over_a_promotion_in_the_same_turn() {
     let mut model = begun(&json!([]));
     model.run();
     let stable = model.status.stable_rs.clone();
-    while model.set("2").wanted < 3 {
-        model.all_ready();
-        model.turn();
+    for _ in 0..9 {
+        if model.set("2").wanted < 3 {
+            model.all_ready();
+            model.turn();
+        }
     }
+    assert_eq!(model.set("2").wanted, 3);
     model.all_ready();
     model.status.abort = true;
     model.turn();
@@ -36,10 +39,13 @@ fn a_paused_spec_promotes_nothing() {
     let mut model = begun(&json!([]));
     model.run();
     let stable = model.status.stable_rs.clone();
-    while model.set("2").wanted < 3 {
-        model.all_ready();
-        model.turn();
+    for _ in 0..9 {
+        if model.set("2").wanted < 3 {
+            model.all_ready();
+            model.turn();
+        }
     }
+    assert_eq!(model.set("2").wanted, 3);
     model.all_ready();
     model.edit(|spec| spec["paused"] = json!(true));
     model.run();
@@ -121,12 +127,14 @@ fn only_an_update_of_nothing_skips_its_steps() {
         if after == 0 {
             model.run_ready();
         }
+        let first = model.status.current_pod_hash.clone();
         model.image("2");
         model.events.clear();
-        while model.status.current_pod_hash.as_ref() == model.status.stable_rs.as_ref() {
+        for _ in 0..2 {
             model.sets[0].pods = left;
-            model.turn();
+            model.turn(); // makes the ReplicaSet, then begins the update
         }
+        assert_ne!(model.status.current_pod_hash, first, "the update is begun");
         assert_eq!(
             has_skipped(&mut model),
             skips,

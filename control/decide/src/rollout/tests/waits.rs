@@ -107,7 +107,7 @@ fn an_older_revision_that_stays_is_named() {
     let mut model = paused(model.deployed());
     model.promote();
     while model.status.stable_rs.as_ref() != Some(&model.set("2").hash) {
-        model.turn();
+        assert!(model.turn());
         model.all_ready();
     }
     model.ready("2", 2);
