@@ -362,7 +362,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn set(change: Value) -> Option<Revision> {
+    fn set(change: &Value) -> Option<Revision> {
         let mut set = json!({
             "metadata": {
                 "name": "web-1", "uid": "u", "generation": 4, "labels": {"rollouts-pod-template-hash": "1"},
@@ -379,7 +379,7 @@ mod tests {
 
     #[test]
     fn a_replica_set_is_read_as_a_revision() {
-        let read = set(json!({})).unwrap();
+        let read = set(&json!({})).unwrap();
         assert_eq!((read.name.as_str(), read.hash.as_str()), ("web-1", "1"));
         assert_eq!(
             (read.wanted, read.pods, read.ready, read.available),
@@ -387,13 +387,13 @@ mod tests {
         );
         assert_eq!((read.number(), read.min_ready_seconds), (Some(3), 7));
         assert!(read.settled && read.has_service && !read.deleting);
-        assert_eq!(set(json!({"/metadata/labels": {}})), None, "R2.1: no hash");
+        assert_eq!(set(&json!({"/metadata/labels": {}})), None, "R2.1: no hash");
     }
 
     #[test]
     fn what_a_replica_set_does_not_say_has_a_default() {
         let bare = json!({"/spec": {}, "/status": null});
-        let read = set(bare).unwrap();
+        let read = set(&bare).unwrap();
         assert_eq!((read.wanted, read.pods, read.available), (1, 0, 0));
         assert!(!read.settled, "its counts are of no generation");
     }
@@ -401,7 +401,7 @@ mod tests {
     #[test]
     fn counts_of_an_older_generation_are_not_settled() {
         for (observed, settled) in [(3, false), (4, true), (5, true)] {
-            let read = set(json!({"/status/observedGeneration": observed})).unwrap();
+            let read = set(&json!({"/status/observedGeneration": observed})).unwrap();
             assert_eq!(read.settled, settled, "{observed}");
         }
     }
@@ -414,7 +414,8 @@ mod tests {
             ("Other", "True", false),
         ] {
             let condition = json!({"type": kind, "status": status, "reason": "FailedCreate", "message": "quota"});
-            let read = set(json!({"/status": {"replicas": 0, "conditions": [condition]}})).unwrap();
+            let read =
+                set(&json!({"/status": {"replicas": 0, "conditions": [condition]}})).unwrap();
             let expected = failure.then(|| ("FailedCreate".to_owned(), "quota".to_owned()));
             assert_eq!(read.failure, expected, "{kind} {status}");
         }

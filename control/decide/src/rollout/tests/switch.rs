@@ -183,13 +183,10 @@ fn deadlines(model: &mut Model) -> Vec<String> {
     let mut noted = Vec::new();
     for _ in 0..30 {
         for action in model.decide().actions {
-            match action {
-                Action::AnnotateReplicaSet { name, set, .. }
-                    if set.contains_key(labels::SCALE_DOWN_DEADLINE) =>
-                {
-                    noted.push(name);
-                }
-                _ => {}
+            if let Action::AnnotateReplicaSet { name, set, .. } = action
+                && set.contains_key(labels::SCALE_DOWN_DEADLINE)
+            {
+                noted.push(name);
             }
         }
         model.turn();
