@@ -117,8 +117,7 @@ impl<'a> Writer<'a> {
                     .await
             }
             Action::AnnotateRollout { revision } => {
-                let annotations = json!({labels::REVISION: revision.to_string()});
-                self.patch_rollout(json!({"metadata": {"annotations": annotations}}))
+                self.annotate_rollout(labels::REVISION, &revision.to_string())
                     .await
             }
             Action::CreateReplicaSet(set) => self.create_replica_set(set).await,
@@ -128,11 +127,9 @@ impl<'a> Writer<'a> {
                 remove,
                 min_ready_seconds,
             } => {
-                let mut patch = annotations(set, remove);
-                if let Some(seconds) = min_ready_seconds {
-                    patch["spec"] = json!({"minReadySeconds": seconds});
-                }
-                self.patch::<ReplicaSet>(name, patch, Part::Whole).await
+                let spec = min_ready_seconds.map(|seconds| json!({"minReadySeconds": seconds}));
+                self.patch_replica_set(name, annotations(set, remove), spec)
+                    .await
             }
             Action::ScaleReplicaSet {
                 name,
@@ -141,9 +138,9 @@ impl<'a> Writer<'a> {
                 set,
                 remove,
             } => {
-                let mut patch = annotations(set, remove);
-                patch["spec"] = json!({"replicas": to});
-                self.patch::<ReplicaSet>(name, patch, Part::Whole).await
+                let spec = json!({"replicas": to});
+                self.patch_replica_set(name, annotations(set, remove), Some(spec))
+                    .await
             }
             Action::EnsureRevisionService {
                 replica_set,
@@ -172,8 +169,7 @@ impl<'a> Writer<'a> {
                 preferred,
             } => self.keep_apart(replica_set, required, preferred).await,
             Action::NoteWorkload { generation } => {
-                let annotations = json!({labels::WORKLOAD_GENERATION: generation});
-                self.patch_rollout(json!({"metadata": {"annotations": annotations}}))
+                self.annotate_rollout(labels::WORKLOAD_GENERATION, generation)
                     .await
             }
             Action::ScaleWorkload { name, to } => self.scale_workload(name, *to).await,
@@ -191,6 +187,23 @@ impl<'a> Writer<'a> {
     pub async fn patch_rollout(&mut self, patch: Value) -> Result<(), Error> {
         let name = self.scene.name.name.clone();
         self.patch::<Rollout>(&name, patch, Part::Whole).await
+    }
+
+    async fn annotate_rollout(&mut self, key: &str, value: &str) -> Result<(), Error> {
+        self.patch_rollout(json!({"metadata": {"annotations": {key: value}}}))
+            .await
+    }
+
+    async fn patch_replica_set(
+        &mut self,
+        name: &str,
+        mut patch: Value,
+        spec: Option<Value>,
+    ) -> Result<(), Error> {
+        if let Some(spec) = spec {
+            patch["spec"] = spec;
+        }
+        self.patch::<ReplicaSet>(name, patch, Part::Whole).await
     }
 
     /// Merge-patches the Rollout's status.

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use kube::runtime::watcher;
@@ -160,52 +162,22 @@ impl Objects {
         } = self.clone();
         let all = watcher::Config::default;
         let hashed = all().labels(labels::POD_TEMPLATE_HASH);
-        let mut start = |feeding: futures::future::BoxFuture<'static, ()>| {
+        let watches: [BoxFuture<'static, ()>; 8] = [
+            feed(rollouts, Collection::scoped(client, namespace), all()).boxed(),
+            feed(replica_sets, Collection::scoped(client, namespace), hashed).boxed(),
+            feed(services, Collection::scoped(client, namespace), all()).boxed(),
+            feed(splits, Collection::scoped(client, namespace), all()).boxed(),
+            feed(runs, Collection::scoped(client, namespace), all()).boxed(),
+            feed(templates, Collection::scoped(client, namespace), all()).boxed(),
+            feed(cluster_templates, Collection::all(client), all()).boxed(),
+            feed(deployments, Collection::scoped(client, namespace), all()).boxed(),
+        ];
+        for watch in watches {
             let cancel = cancel.clone();
             tasks.spawn(async move {
-                cancel.run_until_cancelled(feeding).await;
+                cancel.run_until_cancelled(watch).await;
             });
-        };
-        start(Box::pin(feed(
-            rollouts,
-            Collection::scoped(client, namespace),
-            all(),
-        )));
-        start(Box::pin(feed(
-            replica_sets,
-            Collection::scoped(client, namespace),
-            hashed,
-        )));
-        start(Box::pin(feed(
-            services,
-            Collection::scoped(client, namespace),
-            all(),
-        )));
-        start(Box::pin(feed(
-            splits,
-            Collection::scoped(client, namespace),
-            all(),
-        )));
-        start(Box::pin(feed(
-            runs,
-            Collection::scoped(client, namespace),
-            all(),
-        )));
-        start(Box::pin(feed(
-            templates,
-            Collection::scoped(client, namespace),
-            all(),
-        )));
-        start(Box::pin(feed(
-            cluster_templates,
-            Collection::all(client),
-            all(),
-        )));
-        start(Box::pin(feed(
-            deployments,
-            Collection::scoped(client, namespace),
-            all(),
-        )));
+        }
     }
 }
 

@@ -8,9 +8,8 @@ use k8s_openapi::api::core::v1::{Pod, PodTemplate, Service};
 use kube::ResourceExt;
 use kube::api::{ListParams, ObjectMeta};
 use kube::core::Selector;
-use serde_json::Value;
 
-use super::objects::{Name, controller_of, services_of};
+use super::objects::{Deployment, Name, controller_of, services_of};
 use super::services::{self, Target};
 use super::{Context, Error};
 use crate::analysis::build::Role;
@@ -394,66 +393,68 @@ fn analyses(spec: &RolloutSpec) -> Vec<TemplateRef> {
         .collect()
 }
 
-/// What `workloadRef` leads to. Deployments are watched; the rarer kinds are read each time.
+/// What `workloadRef` leads to; none for a kind that it cannot name. Deployments are watched; the rarer kinds are read each time.
 async fn workload(
     context: &Context,
     namespace: &str,
     reference: &WorkloadRef,
 ) -> Result<Option<Workload>, Error> {
     let name = reference.name.as_deref().unwrap_or_default();
-    let found = |template: Value, selector, metadata: &ObjectMeta, replicas| Workload::Found {
-        template,
-        selector,
-        generation: metadata.generation.unwrap_or_default(),
-        replicas,
-    };
-    let missing =
-        |plural: &str| Workload::Missing(format!("{plural} \"{namespace}/{name}\" not found"));
-    let workload = match reference.kind.as_deref() {
-        Some("Deployment") => context
-            .objects
-            .deployments
-            .get(namespace, name)
-            .map(|deployment| {
-                found(
-                    deployment.spec.template.clone(),
-                    deployment.spec.selector.clone(),
-                    &deployment.metadata,
-                    Some(deployment.spec.replicas.unwrap_or(1)),
-                )
-            })
-            .unwrap_or_else(|| missing("deployments.apps")),
+    let (found, plural) = match reference.kind.as_deref() {
+        Some("Deployment") => {
+            let deployment = context.objects.deployments.get(namespace, name);
+            (
+                deployment.map(|found| of_deployment(&found)),
+                "deployments.apps",
+            )
+        }
         Some("ReplicaSet") => {
-            let api = Collection::<ReplicaSet>::within(&context.client, namespace);
-            let set = api
-                .get_opt(name)
-                .await
-                .map_err(|source| Error::api("reading the workload", source))?;
-            set.map(|set| {
-                found(
-                    set.spec.template,
-                    Some(set.spec.selector),
-                    &set.metadata,
-                    None,
-                )
-            })
-            .unwrap_or_else(|| missing("replicasets.apps"))
+            let set = fetched::<ReplicaSet>(context, namespace, name).await?;
+            (set.map(of_replica_set), "replicasets.apps")
         }
         Some("PodTemplate") => {
-            let api = Collection::<PodTemplate>::within(&context.client, namespace);
-            let template = api
-                .get_opt(name)
-                .await
-                .map_err(|source| Error::api("reading the workload", source))?;
-            let read = |template: PodTemplate| {
-                let value = serde_json::to_value(template.template).unwrap_or_default();
-                found(value, None, &template.metadata, None)
-            };
-            template
-                .map(read)
-                .unwrap_or_else(|| missing("podtemplates"))
+            let template = fetched::<PodTemplate>(context, namespace, name).await?;
+            (template.map(of_pod_template), "podtemplates")
         }
         _ => return Ok(None),
     };
-    Ok(Some(workload))
+    let missing = || Workload::Missing(format!("{plural} \"{namespace}/{name}\" not found"));
+    Ok(Some(found.unwrap_or_else(missing)))
+}
+
+async fn fetched<K>(context: &Context, namespace: &str, name: &str) -> Result<Option<K>, Error>
+where
+    K: kube::Resource<DynamicType = ()> + serde::de::DeserializeOwned,
+{
+    let read = Collection::<K>::within(&context.client, namespace)
+        .get_opt(name)
+        .await;
+    read.map_err(|source| Error::api("reading the workload", source))
+}
+
+fn of_deployment(deployment: &Deployment) -> Workload {
+    Workload::Found {
+        template: deployment.spec.template.clone(),
+        selector: deployment.spec.selector.clone(),
+        generation: deployment.metadata.generation.unwrap_or_default(),
+        replicas: Some(deployment.spec.replicas.unwrap_or(1)),
+    }
+}
+
+fn of_replica_set(set: ReplicaSet) -> Workload {
+    Workload::Found {
+        template: set.spec.template,
+        selector: Some(set.spec.selector),
+        generation: set.metadata.generation.unwrap_or_default(),
+        replicas: None,
+    }
+}
+
+fn of_pod_template(template: PodTemplate) -> Workload {
+    Workload::Found {
+        template: serde_json::to_value(template.template).unwrap_or_default(),
+        selector: None,
+        generation: template.metadata.generation.unwrap_or_default(),
+        replicas: None,
+    }
 }

@@ -154,71 +154,74 @@ fn matching<'a>(
 }
 
 fn ask(metric: &Metric) -> Result<Asked, String> {
-    let failure_limit = limit("failureLimit", metric.failure_limit.as_ref(), 0)?;
-    let inconclusive_limit = limit("inconclusiveLimit", metric.inconclusive_limit.as_ref(), 0)?;
-    let consecutive_error_limit = limit(
-        "consecutiveErrorLimit",
-        metric.consecutive_error_limit.as_ref(),
-        ERRORS,
-    )?;
-    let consecutive_success_limit = limit(
-        "consecutiveSuccessLimit",
-        metric.consecutive_success_limit.as_ref(),
-        0,
-    )?;
-    let count = template::effective_count(metric).map_err(|text| no_integer("count", &text))?;
-    let written = template::number(metric.count.as_ref())
-        .ok()
-        .flatten()
-        .unwrap_or(0);
-    let interval = time("interval", metric.interval.as_deref())?;
-    let initial_delay = time("startDelay", metric.initial_delay.as_deref())?;
-    let refused = [
-        (failure_limit < -1, "failureLimit must be >= -1"),
-        (inconclusive_limit < 0, "inconclusiveLimit must be >= 0"),
+    let number =
+        |field, value: &Option<IntOrString>, otherwise| limit(field, value.as_ref(), otherwise);
+    let asked = Asked {
+        name: metric.name.clone(),
+        failure_limit: number("failureLimit", &metric.failure_limit, 0)?,
+        inconclusive_limit: number("inconclusiveLimit", &metric.inconclusive_limit, 0)?,
+        consecutive_error_limit: number(
+            "consecutiveErrorLimit",
+            &metric.consecutive_error_limit,
+            ERRORS,
+        )?,
+        consecutive_success_limit: number(
+            "consecutiveSuccessLimit",
+            &metric.consecutive_success_limit,
+            0,
+        )?,
+        count: template::effective_count(metric).map_err(|text| no_integer("count", &text))?,
+        interval: time("interval", metric.interval.as_deref())?,
+        initial_delay: time("startDelay", metric.initial_delay.as_deref())?.unwrap_or_default(),
+        dry_run: false,
+        retention: RETENTION,
+    };
+    match mistake(metric, &asked) {
+        Some(mistake) => Err(mistake.to_owned()),
+        None => Ok(asked),
+    }
+}
+
+/// What of a metric contradicts itself or cannot be, in Argo's words and order; the first of it.
+fn mistake(metric: &Metric, asked: &Asked) -> Option<&'static str> {
+    let written = template::number(metric.count.as_ref());
+    let written = written.ok().flatten().unwrap_or(0);
+    let needed = asked
+        .failure_limit
+        .max(0)
+        .saturating_add(asked.consecutive_success_limit);
+    let mistakes = [
+        (asked.failure_limit < -1, "failureLimit must be >= -1"),
         (
-            consecutive_error_limit < 0,
+            asked.inconclusive_limit < 0,
+            "inconclusiveLimit must be >= 0",
+        ),
+        (
+            asked.consecutive_error_limit < 0,
             "consecutiveErrorLimit must be >= 0",
         ),
         (
-            consecutive_success_limit < 0,
+            asked.consecutive_success_limit < 0,
             "consecutiveSuccessLimit must be >= 0",
         ),
         (written < 0, "count must be >= 0"),
         (
-            written > 1 && interval.is_none(),
+            written > 1 && asked.interval.is_none(),
             "interval must be specified when count > 1",
         ),
         (
-            written > 0
-                && written
-                    < failure_limit
-                        .max(0)
-                        .saturating_add(consecutive_success_limit),
+            written > 0 && written < needed,
             "count must be >= failureLimit + consecutiveSuccessLimit",
         ),
         (
-            written > 0 && written < inconclusive_limit,
+            written > 0 && written < asked.inconclusive_limit,
             "count must be >= inconclusiveLimit",
         ),
         (metric.provider.is_empty(), "no provider specified"),
         (metric.provider.len() > 1, "multiple providers specified"),
     ];
-    if let Some((_, message)) = refused.into_iter().find(|(refused, _)| *refused) {
-        return Err(message.to_owned());
-    }
-    Ok(Asked {
-        name: metric.name.clone(),
-        interval,
-        initial_delay: initial_delay.unwrap_or_default(),
-        count,
-        failure_limit,
-        inconclusive_limit,
-        consecutive_error_limit,
-        consecutive_success_limit,
-        dry_run: false,
-        retention: RETENTION,
-    })
+    let mut made = mistakes.into_iter().filter(|(made, _)| *made);
+    made.next().map(|(_, mistake)| mistake)
 }
 
 fn limit(field: &str, value: Option<&IntOrString>, otherwise: i32) -> Result<i32, String> {
