@@ -91,6 +91,8 @@ pub(crate) enum Verb {
     Set(SetArgs),
     /// Check manifests without applying them
     Lint(LintArgs),
+    /// Print the CustomResourceDefinitions, for `kubectl apply --server-side -f -`
+    Crds(CrdsArgs),
     /// Print the version
     Version(VersionArgs),
 }
@@ -353,6 +355,14 @@ pub(crate) struct LintArgs {
     /// Manifests: a file, a folder of .yaml, .yml and .json, or `-` for stdin; may be repeated
     #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
     pub(crate) files: Vec<PathBuf>,
+}
+
+/// `sidestep crds`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CrdsArgs {
+    /// Only those of this API group: argoproj.io, which an Argo Rollouts may have brought already, or sidestep.dev
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) group: Option<String>,
 }
 
 /// `sidestep version`.

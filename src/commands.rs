@@ -4,6 +4,7 @@
 //! other. The verbs are plain functions over a [`Rollouts`]; the command line prints around them, the dashboard calls them.
 
 pub(crate) mod abort;
+pub(crate) mod crds;
 pub(crate) mod failure;
 pub(crate) mod get;
 pub(crate) mod lint;
@@ -53,6 +54,7 @@ pub(crate) async fn run(verb: Verb, at: &Connection) -> anyhow::Result<()> {
             part: SetPart::Image(args),
         }) => set_image::run(&rollouts(at).await?, &args).await,
         Verb::Lint(args) => lint::run(&args, at.namespace.as_deref()),
+        Verb::Crds(args) => crds::run(&args),
         Verb::Version(args) => print(&version::text(args.short)),
     }
 }

@@ -13,6 +13,7 @@
 //! | [`kubeconfig`] | the file by which clients find the server |
 //! | [`store`] | the objects, their versions, and what lately happened to them |
 //! | [`kinds`] | what kinds there are: one row each |
+//! | [`crds`] | our kinds and Argo's as a real API server is told of them |
 //! | `strict` | is an object what its kind says? |
 //! | `defaults` | what the server fills in |
 //! | `selector` | label and field selectors |
@@ -33,6 +34,7 @@
 mod apply;
 pub mod behaviour;
 pub mod container;
+pub mod crds;
 mod defaults;
 mod deletion;
 mod deployments;

@@ -7,6 +7,7 @@ mod definitions;
 
 use serde_json::{Map, Number, Value};
 
+pub(super) use self::definitions::text;
 use self::definitions::{Schema, definition, is_integer};
 use super::kinds::Kind;
 use super::strict::{FieldError, Problem, escaped, join};

@@ -13,6 +13,23 @@ pub struct Column {
     wide: bool,
     number: bool,
     cell: fn(&Value, Timestamp) -> Value,
+    /// Where a CustomResourceDefinition finds what comes nearest: type, JSON path.
+    path: Option<(&'static str, &'static str)>,
+}
+
+impl Column {
+    /// As a custom column that `kubectl get` shows on a real cluster; none for the columns of core kinds.
+    pub(super) fn printed(&self) -> Option<Value> {
+        let (kind, path) = self.path?;
+        Some(json!({"name": self.name, "type": kind, "jsonPath": path}))
+    }
+
+    const fn at(self, kind: &'static str, path: &'static str) -> Self {
+        Self {
+            path: Some((kind, path)),
+            ..self
+        }
+    }
 }
 
 impl std::fmt::Debug for Column {
@@ -96,6 +113,7 @@ const fn column(name: &'static str, cell: fn(&Value, Timestamp) -> Value) -> Col
         wide: false,
         number: false,
         cell,
+        path: None,
     }
 }
 
@@ -105,6 +123,7 @@ const fn number(name: &'static str, cell: fn(&Value, Timestamp) -> Value) -> Col
         wide: false,
         number: true,
         cell,
+        path: None,
     }
 }
 
@@ -114,18 +133,21 @@ const fn wide(name: &'static str, cell: fn(&Value, Timestamp) -> Value) -> Colum
         wide: true,
         number: false,
         cell,
+        path: None,
     }
 }
 
 const AGE: Column = column("Age", |object, now| {
     json!(since(text(object, "creationTimestamp"), now))
-});
+})
+.at("date", ".metadata.creationTimestamp");
 const CONTAINERS: Column = wide("Containers", |object, _| joined(containers(object), "name"));
 const IMAGES: Column = wide("Images", |object, _| joined(containers(object), "image"));
 const SELECTOR: Column = wide("Selector", |object, _| {
     selector(&object["spec"]["selector"])
 });
-const STATUS: Column = column("Status", |object, _| object["status"]["phase"].clone());
+const STATUS: Column =
+    column("Status", |object, _| object["status"]["phase"].clone()).at("string", ".status.phase");
 
 pub(super) const PLAIN: &[Column] = &[AGE];
 pub(super) const NAMESPACES: &[Column] = &[STATUS, AGE];
@@ -362,16 +384,20 @@ pub(super) const INGRESSES: &[Column] = &[
 ];
 
 pub(super) const ROLLOUTS: &[Column] = &[
-    number("Desired", |rollout, _| rollout["spec"]["replicas"].clone()),
+    number("Desired", |rollout, _| rollout["spec"]["replicas"].clone())
+        .at("integer", ".spec.replicas"),
     number("Current", |rollout, _| {
         rollout["status"]["replicas"].clone()
-    }),
+    })
+    .at("integer", ".status.replicas"),
     number("Up-to-date", |rollout, _| {
         rollout["status"]["updatedReplicas"].clone()
-    }),
+    })
+    .at("integer", ".status.updatedReplicas"),
     number("Available", |rollout, _| {
         rollout["status"]["availableReplicas"].clone()
-    }),
+    })
+    .at("integer", ".status.availableReplicas"),
     AGE,
 ];
 
@@ -384,7 +410,8 @@ pub(super) const SPLITS: &[Column] = &[
                 .map(str::to_owned)
                 .collect::<Vec<_>>(),
         )
-    }),
+    })
+    .at("string", ".spec.rules[0].services"),
     column("Weights", |split, _| {
         let rules = items(&split["spec"]["rules"]).map(|rule| {
             let weights = rule["weights"].as_object().into_iter().flatten();
@@ -394,7 +421,8 @@ pub(super) const SPLITS: &[Column] = &[
                 .join(" ")
         });
         json!(rules.collect::<Vec<_>>().join("; "))
-    }),
+    })
+    .at("string", ".spec.rules[0].weights"),
     AGE,
 ];
 

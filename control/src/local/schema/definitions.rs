@@ -12,6 +12,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use regex::Regex;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Number, Value};
 
@@ -33,13 +34,27 @@ pub(super) const FILES: [&str; 3] = [
 ];
 
 /// Every definition, by its name.
-pub(super) static DEFINITIONS: LazyLock<HashMap<String, Schema>> = LazyLock::new(|| {
-    let read = |text| -> HashMap<String, Schema> {
-        serde_json::from_str(text)
+pub(super) static DEFINITIONS: LazyLock<HashMap<String, Schema>> =
+    LazyLock::new(|| files().collect());
+
+/// A definition as it stands in its file.
+///
+/// # Panics
+/// Without one of this name; a test resolves every name.
+pub(in crate::local) fn text(name: &str) -> &'static Value {
+    static TEXTS: LazyLock<HashMap<String, Value>> = LazyLock::new(|| files().collect());
+    TEXTS
+        .get(name)
+        .expect("a test resolves the name of every definition")
+}
+
+/// What stands in the files.
+fn files<T: DeserializeOwned>() -> impl Iterator<Item = (String, T)> {
+    FILES.into_iter().flat_map(|text| {
+        serde_json::from_str::<HashMap<String, T>>(text)
             .expect("the schemas are part of the program, and a test reads them")
-    };
-    FILES.into_iter().flat_map(read).collect()
-});
+    })
+}
 
 /// One node of a schema.
 #[derive(Debug, Default, Deserialize)]

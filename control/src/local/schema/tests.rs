@@ -57,6 +57,7 @@ const KEYWORDS: &[&str] = &[
     "x-kubernetes-patch-merge-key",
     "x-kubernetes-patch-strategy",
     "x-kubernetes-preserve-unknown-fields",
+    "x-kubernetes-validations",
 ];
 
 #[test]
