@@ -20,7 +20,6 @@ mod switch;
 mod takeover;
 mod traces;
 mod waits;
-mod walk;
 mod weights;
 
 pub(super) use model::Model;

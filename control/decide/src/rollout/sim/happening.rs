@@ -31,6 +31,8 @@ pub(super) enum What {
     Promotion(Value),
     /// Somebody scales the Deployment of a `workloadRef`.
     ScaleWorkload(i32),
+    /// `spec.rollbackWindow`.
+    Window(i32),
     /// `spec.paused`.
     Paused(bool),
     /// `restart`.
@@ -138,6 +140,7 @@ fn user(dice: &mut Dice, features: &Features, spec: &Value) -> What {
             0 => What::EditSplit,
             1 => What::Service(false),
             2 => What::Service(true),
+            _ if spec["workloadRef"].is_null() => What::Window(dice.pick(&[0, 1, 2])),
             _ => What::ScaleWorkload(dice.pick(&[0, 3, 8])),
         },
     }

@@ -16,7 +16,7 @@ use crate::api::rollout::RolloutStatus;
 use crate::api::split::Memory;
 use crate::rollout::State;
 use crate::rollout::decision::{Action, Decision};
-use crate::rollout::observed::{Observed, Revision};
+use crate::rollout::observed::{Observed, Revision, RunPhase};
 use crate::rollout::plan::{AbortDelay, CanaryScale, Plan, Routing, ScaleDown, Step, Threshold};
 use crate::rollout::split::{CANARY, Split};
 
@@ -56,6 +56,10 @@ const RULES: &[Rule] = &[
     ),
     ("a_raised_weight_has_its_pods", a_raised_weight_has_its_pods),
     ("nothing_ready_gets_nothing", nothing_ready_gets_nothing),
+    (
+        "stable_takes_back_what_it_carries",
+        stable_takes_back_what_it_carries,
+    ),
     (
         "an_abort_takes_all_traffic_back",
         an_abort_takes_all_traffic_back,
@@ -358,6 +362,39 @@ fn nothing_ready_gets_nothing(case: &Case<'_>) -> Verdict {
     ensure(weight == 0 || case.available(&canary.revision) > 0, || {
         format!("{} has {weight} and no pod", canary.revision)
     })
+}
+
+/// R8.4: with sizes that follow the weights stable gets back what it has pods for, unless nobody else has any, or an analysis of
+/// theirs has failed.
+fn stable_takes_back_what_it_carries(case: &Case<'_>) -> Verdict {
+    let routing = case.routing().filter(|routing| routing.dynamic);
+    let written = case.observed.split.as_ref().map(|written| &written.split);
+    let (Some(routing), Some(after), Some(before)) = (routing, case.writes(), written) else {
+        return Ok(());
+    };
+    let Some(stable) = case.was.stable.as_deref() else {
+        return Ok(());
+    };
+    let (from, to) = (weight(before, stable), weight(after, stable));
+    let mut others = before.versions.iter().map(|version| &version.revision);
+    let could_stay = |hash: &String| {
+        let has_some = hash != stable && weight(before, hash) > 0;
+        has_some && case.available(hash) > 0 && !has_failed(case, hash)
+    };
+    if to <= from || case.replicas() == 0 || !others.any(could_stay) {
+        return Ok(());
+    }
+    let to = i32::try_from(to).unwrap();
+    let needed = case.enough(up(case.replicas(), to, routing.whole));
+    let available = case.available(stable);
+    ensure(available >= needed, || {
+        format!("stable gets {to} with {available} of {needed} pods")
+    })
+}
+
+fn has_failed(case: &Case<'_>, hash: &str) -> bool {
+    let mut runs = case.observed.runs.iter();
+    runs.any(|run| run.hash == hash && run.phase == RunPhase::Failed)
 }
 
 /// R11.2: once it is known to be aborted, nothing is sent to any revision but stable, and nobody is waited for.

@@ -264,6 +264,30 @@ const TAMPERS: &[(&str, Tamper)] = &[
     ("an_abort_ends_on_stable", |decision, _| {
         decision.status.abort = false
     }),
+    (
+        "stable_takes_back_what_it_carries",
+        |decision,
+         Scene {
+             state, observed, ..
+         }| {
+            let current = decision.status.current_pod_hash.as_ref();
+            let leaves = |split: &Split| {
+                let mut versions = split.versions.iter();
+                let canary = versions.find(|version| version.name == CANARY);
+                state.abort || canary.map(|canary| &canary.revision) != current
+            };
+            let written = observed.split.as_ref().map(|written| &written.split);
+            let Some(mut split) = written.filter(|split| leaves(split)).cloned() else {
+                return;
+            };
+            let weights = &mut split.rules[0].weights;
+            if weights.get(CANARY).is_some_and(|weight| *weight > 0) {
+                let sum = weights.values().sum();
+                *weights = [(STABLE.to_owned(), sum), (CANARY.to_owned(), 0)].into();
+                decision.actions.push(Action::WriteSplit(split));
+            }
+        },
+    ),
     ("the_workload_makes_room", |decision, _| {
         let name = "web".to_owned();
         decision.actions.push(Action::ScaleWorkload { name, to: 0 });

@@ -22,6 +22,9 @@ impl World {
                 self.consent = true; // whoever changes how it is promoted wants it to be
                 self.edit(|spec| spec::merge(&mut spec["strategy"]["blueGreen"], change));
             }
+            What::Window(revisions) => {
+                self.edit(|spec| spec["rollbackWindow"] = json!({"revisions": revisions}));
+            }
             What::ScaleWorkload(pods) => self.scale_workload(*pods),
             What::Paused(paused) => self.edit(|spec| spec["paused"] = json!(paused)),
             What::Restart => self.restart(),
