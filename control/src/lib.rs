@@ -9,6 +9,7 @@
 //! | [`cache`] | one kind's objects as last seen, kept current by a watch |
 //! | [`controller`] | the kinds' drivers, wired to watches and a queue |
 //! | [`fleet`] | the proxies as the controller sees them |
+//! | [`lease`] | leadership: of several controllers one writes |
 //! | [`local`] | one machine as a cluster: an API server, and what plays the cluster's other controllers and its pods |
 //! | [`measure`] | the I/O of analysis: one file per provider |
 //! | [`metrics`] | the controller's metrics |
@@ -20,6 +21,7 @@
 pub mod cache;
 pub mod controller;
 pub mod fleet;
+pub mod lease;
 pub mod local;
 pub mod measure;
 pub mod metrics;
