@@ -70,7 +70,16 @@ async fn ready(State(admin): State<Admin>) -> Response {
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {
-    match TextEncoder::new().encode_to_string(&admin.registry.gather()) {
+    exposition(&admin.registry)
+}
+
+/// `/metrics` alone.
+pub(crate) fn metrics_only(registry: Registry) -> Router {
+    Router::new().route("/metrics", get(async move || exposition(&registry)))
+}
+
+fn exposition(registry: &Registry) -> Response {
+    match TextEncoder::new().encode_to_string(&registry.gather()) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => (
             StatusCode::INTERNAL_SERVER_ERROR,

@@ -61,6 +61,8 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Run proxy, controller and a one-machine cluster in this process, for your manifests
     Run(Box<RunArgs>),
+    /// Run the controller of a cluster: it moves Rollouts through their steps
+    Controller(Box<ControllerArgs>),
     /// One read or patch.
     #[command(flatten)]
     Verb(Verb),
@@ -165,6 +167,69 @@ pub(crate) struct RunArgs {
     /// Write one JSON line per request to this file, or to stdout with `-`
     #[arg(long, value_name = "FILE")]
     pub(crate) access_log: Option<PathBuf>,
+}
+
+/// `sidestep controller`: run the controller of a cluster. Flags that Argo Rollouts has as well are called as there.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ControllerArgs {
+    /// Look after one namespace only: that of -n, else of the kubeconfig or the pod
+    #[arg(long)]
+    pub(crate) namespaced: bool,
+    /// Look after objects that carry this id in the label argo-rollouts.argoproj.io/controller-instance-id, and only those [default: objects without the label]
+    #[arg(long, value_name = "ID")]
+    pub(crate) instance_id: Option<String>,
+    /// Write only as the holder of a Lease, as several controllers of one cluster must
+    #[arg(
+        long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = true,
+        default_missing_value = "true", value_name = "BOOL"
+    )]
+    pub(crate) leader_elect: bool,
+    /// Namespace of the Lease; all controllers of a cluster must agree on it [default: argo-rollouts, or the one namespace]
+    #[arg(long, value_name = "NAMESPACE")]
+    pub(crate) leader_election_namespace: Option<String>,
+    /// How long a leader that falls silent is waited for
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = crate::settings::go_duration)]
+    pub(crate) leader_election_lease_duration: std::time::Duration,
+    /// How long a leader that cannot renew its Lease goes on
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = crate::settings::go_duration)]
+    pub(crate) leader_election_renew_deadline: std::time::Duration,
+    /// How often the Lease is renewed, or tried for
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = crate::settings::go_duration)]
+    pub(crate) leader_election_retry_period: std::time::Duration,
+    /// Namespace of the proxies' Services [default: that of -n, else of the kubeconfig or the pod]
+    #[arg(long, value_name = "NAMESPACE")]
+    pub(crate) fleet_namespace: Option<String>,
+    /// Headless Service that lists the proxies of the default fleet
+    #[arg(long, value_name = "NAME", default_value = "sidestep-proxy")]
+    pub(crate) fleet_service: String,
+    /// Blocks of other routers in trafficRouting: `auto` waits while what they name exists, `translate` never waits
+    #[arg(long, value_name = "auto|translate", default_value = "auto")]
+    pub(crate) foreign_routers: String,
+    /// Rollouts looked at side by side
+    #[arg(long, value_name = "N", default_value = "10")]
+    pub(crate) rollout_threads: std::num::NonZeroUsize,
+    /// AnalysisRuns looked at side by side
+    #[arg(long, value_name = "N", default_value = "30")]
+    pub(crate) analysis_threads: std::num::NonZeroUsize,
+    /// How often every Rollout is looked at although nothing has changed
+    #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = crate::settings::go_duration)]
+    pub(crate) rollout_resync: std::time::Duration,
+    /// Port of /metrics
+    #[arg(
+        long,
+        alias = "metricsPort",
+        value_name = "PORT",
+        default_value_t = 8090
+    )]
+    pub(crate) metrics_port: u16,
+    /// Port of /healthz, /livez and /readyz
+    #[arg(
+        long,
+        alias = "healthzPort",
+        value_name = "PORT",
+        default_value_t = 8080
+    )]
+    pub(crate) healthz_port: u16,
 }
 
 /// `sidestep get`.

@@ -2,15 +2,11 @@
 //!
 //! `run` and `demo` differ in what they do with it.
 
-use std::future::Future;
-use std::io;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
-use axum::Router;
 use jiff::Timestamp;
 use prometheus::Registry;
 use sidestep_control::controller::{self, Controller};
@@ -22,17 +18,13 @@ use sidestep_proxy::table::Pick;
 use sidestep_proxy::{Config, Proxy, TableHandle, proxy};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use crate::admin::Admin;
 use crate::client::Session;
 use crate::dashboard::Dashboard;
 use crate::membership;
+use crate::parts::{Parts, bind, not_listening};
 use crate::settings::ServiceName;
-
-/// Rollouts looked at side by side: each waits for the API server most of the time.
-const CONTROLLER_WORKERS: NonZeroUsize = NonZeroUsize::new(16).expect("16 is above 0");
 
 /// What one machine is made of. Everything is usable; a port in use is found when it is bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,8 +65,7 @@ pub(crate) struct Machine {
     local: Local,
     workloads: Workloads,
     draining: watch::Sender<bool>,
-    stop: CancellationToken,
-    tasks: JoinSet<anyhow::Result<()>>,
+    parts: Parts,
 }
 
 impl Machine {
@@ -112,8 +103,7 @@ impl Machine {
             local,
             workloads,
             draining: watch::Sender::new(false),
-            stop: CancellationToken::new(),
-            tasks: JoinSet::new(),
+            parts: Parts::default(),
         };
         machine.wire(&settings, admin, dashboard).await?;
         Ok(machine)
@@ -133,10 +123,11 @@ impl Machine {
         let controller =
             Controller::new(client.clone(), controller_config(settings.foreign_routers));
         controller.metrics().register(&registry)?;
-        self.until_stopped("the controller", |stop| async move {
-            controller.run(stop).await;
-            Ok(())
-        });
+        self.parts
+            .until_stopped("the controller", |stop| async move {
+                controller.run(std::future::ready(()), stop).await;
+                Ok(())
+            });
         let tables = self.tables.clone();
         let options = routing_options(settings, self.proxy.local_addrs());
         let publish = move |table| {
@@ -144,29 +135,31 @@ impl Machine {
             async move { tables.publish(table).await }
         };
         let routing_client = client.clone();
-        self.until_stopped("routing", |stop| async move {
+        self.parts.until_stopped("routing", |stop| async move {
             routing::run(routing_client, options, publish, stop).await;
             Ok(())
         });
         let proxy = Arc::clone(&self.proxy);
-        self.until_stopped("the proxy", |stop| async move {
+        self.parts.until_stopped("the proxy", |stop| async move {
             match stop.run_until_cancelled(proxy.failed()).await {
                 Some(error) => Err(error.into()),
                 None => Ok(()),
             }
         });
-        self.serve(
+        self.parts.serve(
             "the admin port",
             admin,
             self.admin_routes(registry).router(),
         );
         if let Some(listener) = dashboard {
             let (dashboard, keeping) = Dashboard::new(client, self.listen, self.tables.clone());
-            self.serve("the dashboard", listener, dashboard.router());
-            self.until_stopped("the dashboard's watches", |stop| async move {
-                stop.run_until_cancelled(keeping).await;
-                Ok(())
-            });
+            self.parts
+                .serve("the dashboard", listener, dashboard.router());
+            self.parts
+                .until_stopped("the dashboard's watches", |stop| async move {
+                    stop.run_until_cancelled(keeping).await;
+                    Ok(())
+                });
         }
         self.first_table().await
     }
@@ -186,83 +179,27 @@ impl Machine {
         let ready = changes.wait_for(|serial| *serial > 0);
         tokio::select! {
             ready = ready => ready.map(drop).context("the proxy ended before its first table"),
-            failed = ended(&mut self.tasks) => Err(failed),
+            failed = self.parts.failed() => Err(failed),
         }
-    }
-
-    /// Runs a part until the machine stops; its error ends the machine.
-    fn until_stopped<F>(&mut self, what: &'static str, part: impl FnOnce(CancellationToken) -> F)
-    where
-        F: Future<Output = anyhow::Result<()>> + Send + 'static,
-    {
-        let part = part(self.stop.clone());
-        let stop = self.stop.clone();
-        self.tasks.spawn(async move {
-            part.await.with_context(|| format!("{what} has failed"))?;
-            if stop.is_cancelled() {
-                Ok(())
-            } else {
-                Err(anyhow!("{what} has ended by itself"))
-            }
-        });
-    }
-
-    fn serve(&mut self, what: &'static str, listener: TcpListener, router: Router) {
-        self.until_stopped(what, |stop| async move {
-            // Streams have no end of their own: what is open when the machine stops is closed.
-            tokio::select! {
-                served = axum::serve(listener, router).into_future() => Ok(served?),
-                () = stop.cancelled() => Ok(()),
-            }
-        });
     }
 
     /// Returns when a part has failed, with its error.
     pub(crate) async fn failed(&mut self) -> anyhow::Error {
         tokio::select! {
-            error = ended(&mut self.tasks) => error,
+            error = self.parts.failed() => error,
             () = self.local.broken() => anyhow!("the embedded API server has failed"),
             () = self.workloads.broken() => anyhow!("the embedded cluster has failed"),
         }
     }
 
     /// Ends everything: the proxy drains while its endpoints still serve, then the rest stops, pods last.
-    pub(crate) async fn stop(mut self) {
+    pub(crate) async fn stop(self) {
         self.draining.send_replace(true);
         self.proxy.drain().await;
-        self.stop.cancel();
-        while let Some(ended) = self.tasks.join_next().await {
-            if let Ok(Err(error)) = ended {
-                tracing::warn!("{error:#}");
-            }
-        }
+        self.parts.stop().await;
         self.workloads.stop().await;
         self.local.stop().await;
     }
-}
-
-async fn ended(tasks: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Error {
-    match tasks.join_next().await {
-        Some(Ok(Err(error))) => error,
-        Some(Ok(Ok(()))) | None => anyhow!("a part has ended by itself"),
-        Some(Err(panic)) => anyhow!(panic).context("a part has panicked"),
-    }
-}
-
-async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| not_listening(flag, address, &error))
-}
-
-/// Which flag is to be changed, and why.
-fn not_listening(flag: &str, address: SocketAddr, error: &io::Error) -> anyhow::Error {
-    if error.kind() == io::ErrorKind::AddrInUse {
-        return anyhow!(
-            "{flag}: {address} is in use by another process; end it, or choose another address"
-        );
-    }
-    anyhow!("{flag}: listening at {address}: {error}")
 }
 
 fn proxy_complaint(error: proxy::Error) -> anyhow::Error {
@@ -286,13 +223,11 @@ fn local_complaint(error: local::Error) -> anyhow::Error {
 
 fn controller_config(foreign_routers: Policy) -> controller::Config {
     controller::Config {
-        namespace: None,
-        fleet: fleet::Config {
+        foreign_routers,
+        ..controller::Config::new(fleet::Config {
             namespace: membership::NAMESPACE.to_owned(),
             service: membership::SERVICE.to_owned(),
-        },
-        foreign_routers,
-        workers: CONTROLLER_WORKERS,
+        })
     }
 }
 

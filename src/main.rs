@@ -11,6 +11,8 @@
 //! | [`apply`] | objects → cluster |
 //! | [`view`] | objects → text |
 //! | [`mod@run`], [`demo`] | the long-running roles |
+//! | [`mod@controller`] | a role of a cluster |
+//! | [`parts`] | what a role is made of, ended together |
 //! | [`machine`] | what they run: cluster, proxy and controller in this process |
 //! | [`admin`], [`dashboard`] | what they serve beside traffic |
 //! | [`membership`] | this proxy as a member of its fleet |
@@ -22,11 +24,13 @@ mod apply;
 mod cli;
 mod client;
 mod commands;
+mod controller;
 mod dashboard;
 mod demo;
 mod machine;
 mod manifest;
 mod membership;
+mod parts;
 mod proxy_config;
 mod rates;
 mod run;
@@ -39,7 +43,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use cli::Command;
-use settings::{DemoSettings, RunSettings};
+use settings::{ControllerSettings, DemoSettings, RunSettings};
 use sidestep_control::local::launcher;
 
 /// What the user typed cannot be done, as clap and most commands have it.
@@ -105,6 +109,11 @@ fn run(cli: cli::Cli) -> anyhow::Result<()> {
                 namespace,
                 home.as_deref(),
             )?))
+        }
+        Command::Controller(args) => {
+            telemetry::start("info")?;
+            let settings = ControllerSettings::new(&args)?;
+            long_running(controller::run(settings, cli.connection))
         }
         Command::Verb(verb) => on_this_thread(commands::run(verb, &cli.connection)),
     }

@@ -2,6 +2,8 @@
 //!
 //! Nothing is opened or bound here; a port in use is found by whoever binds it.
 
+mod controller;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
@@ -13,6 +15,7 @@ use std::time::Duration;
 use sidestep_proxy::Config;
 use sidestep_proxy::config::AccessLog;
 
+pub(crate) use self::controller::{ControllerSettings, Election};
 use crate::cli::{DemoArgs, RunArgs};
 use crate::machine;
 use crate::proxy_config;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kube::{Client, ResourceExt};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -21,7 +21,7 @@ use crate::fleet::state::Wake;
 use crate::fleet::{self, Fleet};
 use crate::metrics::Metrics;
 use crate::reconcile::events::{Events, Sender};
-use crate::reconcile::objects::{Key, Keys, Name, Objects};
+use crate::reconcile::objects::{Key, Keys, Name, Objects, Scope};
 use crate::reconcile::routers::{Policy, Routers};
 use crate::reconcile::{self, Context, Error, outcome};
 
@@ -30,20 +30,37 @@ pub mod queue;
 /// Longest look at one key: a hundred writes at the speed of a slow API server. What takes longer hangs, and is tried again.
 const LOOK_LIMIT: Duration = Duration::from_secs(60);
 
-/// AnalysisRuns looked at side by side. Such a look mostly waits; up to 16 metrics of each are asked at once.
-const RUN_WORKERS: usize = 32;
-
 /// What the controller is told. Already valid.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The one namespace to look after; none means all.
-    pub namespace: Option<String>,
+    /// Which objects to look after.
+    pub scope: Scope,
     /// Where the proxies are found.
     pub fleet: fleet::Config,
     /// What to do about `trafficRouting` blocks of other routers.
     pub foreign_routers: Policy,
     /// Keys looked at side by side, AnalysisRuns aside.
     pub workers: NonZeroUsize,
+    /// AnalysisRuns looked at side by side. Such a look mostly waits; up to 16 metrics of each are asked at once.
+    pub run_workers: NonZeroUsize,
+    /// How often every Rollout and AnalysisRun is looked at although nothing has changed.
+    pub resync: Duration,
+}
+
+impl Config {
+    /// A controller of all objects there are, with the numbers that Argo's has by default.
+    pub fn new(fleet: fleet::Config) -> Self {
+        const THREADS: NonZeroUsize = NonZeroUsize::new(10).expect("10 is above 0");
+        const ANALYSIS_THREADS: NonZeroUsize = NonZeroUsize::new(30).expect("30 is above 0");
+        Self {
+            scope: Scope::default(),
+            fleet,
+            foreign_routers: Policy::default(),
+            workers: THREADS,
+            run_workers: ANALYSIS_THREADS,
+            resync: Duration::from_secs(900),
+        }
+    }
 }
 
 /// The controller, not yet running.
@@ -88,47 +105,25 @@ impl Controller {
         Arc::clone(&self.metrics)
     }
 
-    /// Works until `cancel`; every task has ended when it returns.
-    pub async fn run(self, cancel: CancellationToken) {
-        let Self {
-            context,
-            config,
-            keys,
-            events,
-            metrics,
-        } = self;
+    /// Tells whether every kind has been listed completely.
+    pub fn readiness(&self) -> impl Fn() -> bool + Clone + Send + Sync + 'static {
+        let context = Arc::clone(&self.context);
+        move || context.objects.is_ready()
+    }
+
+    /// Watches until `cancel`, and writes from when `leading` returns; every task has ended when it returns.
+    ///
+    /// Before that it is a warm standby: it has read what the leader has read.
+    pub async fn run(self, leading: impl Future<Output = ()>, cancel: CancellationToken) {
         let mut tasks = JoinSet::new();
-        let namespace = config.namespace.as_deref();
-        context
-            .objects
-            .feed(&context.client, namespace, &mut tasks, &cancel);
-        let (fleet, client) = (context.fleet.clone(), context.client.clone());
-        tasks.spawn({
-            let cancel = cancel.clone();
-            async move { fleet.run(client, config.fleet, cancel).await }
-        });
-        tasks.spawn(events.run(context.client.clone(), cancel.clone()));
-        if cancel
-            .run_until_cancelled(context.objects.ready())
-            .await
-            .is_some()
-        {
+        self.watch(&mut tasks, &cancel);
+        let begun = async {
+            self.context.objects.ready().await;
             info!("controller ready");
-            let lanes: [(Lane, usize); 2] = [
-                (|keys| &keys.quick, config.workers.get()),
-                (|keys| &keys.slow, RUN_WORKERS),
-            ];
-            for (lane, count) in lanes {
-                for _ in 0..count {
-                    let worker = Worker {
-                        context: Arc::clone(&context),
-                        keys: Arc::clone(&keys),
-                        lane,
-                        metrics: Arc::clone(&metrics),
-                    };
-                    tasks.spawn(worker.run(cancel.clone()));
-                }
-            }
+            leading.await;
+        };
+        if cancel.run_until_cancelled(begun).await.is_some() {
+            self.work(&mut tasks, &cancel);
         }
         while let Some(ended) = tasks.join_next().await {
             if let Err(death) = ended {
@@ -137,6 +132,58 @@ impl Controller {
                 cancel.cancel();
             }
         }
+    }
+
+    fn watch(&self, tasks: &mut JoinSet<()>, cancel: &CancellationToken) {
+        let Self {
+            context, config, ..
+        } = self;
+        context
+            .objects
+            .feed(&context.client, &config.scope, tasks, cancel);
+        let (fleet, client) = (context.fleet.clone(), context.client.clone());
+        let (config, cancel) = (config.fleet.clone(), cancel.clone());
+        tasks.spawn(async move { fleet.run(client, config, cancel).await });
+    }
+
+    fn work(self, tasks: &mut JoinSet<()>, cancel: &CancellationToken) {
+        let Self {
+            context,
+            config,
+            keys,
+            events,
+            metrics,
+        } = self;
+        metrics.lead();
+        tasks.spawn(events.run(context.client.clone(), cancel.clone()));
+        let lanes: [(Lane, NonZeroUsize); 2] = [
+            (|keys| &keys.quick, config.workers),
+            (|keys| &keys.slow, config.run_workers),
+        ];
+        for (lane, count) in lanes {
+            for _ in 0..count.get() {
+                let worker = Worker {
+                    context: Arc::clone(&context),
+                    keys: Arc::clone(&keys),
+                    lane,
+                    metrics: Arc::clone(&metrics),
+                };
+                tasks.spawn(worker.run(cancel.clone()));
+            }
+        }
+        let resync = resync(context, keys, config.resync);
+        let cancel = cancel.clone();
+        tasks.spawn(async move {
+            cancel.run_until_cancelled(resync).await;
+        });
+    }
+}
+
+/// Puts every Rollout and AnalysisRun into the queue again and again: what no watch told of is found within this time.
+async fn resync(context: Arc<Context>, keys: Keys, every: Duration) {
+    loop {
+        sleep(every).await;
+        context.objects.keys().for_each(|key| keys.add(key));
     }
 }
 

@@ -105,6 +105,11 @@ impl Leadership {
         }
     }
 
+    /// Whom it competes with, and how fast.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// Returns once the Lease is held. Cancel safe: a Lease that was taken and is not kept is free again after its duration.
     pub async fn acquire(&mut self) {
         let freed = Arc::new(Notify::new());

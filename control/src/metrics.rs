@@ -4,6 +4,7 @@
 //! `prometheus` crate keys its own vectors by a hash of label values that can mix two of them up.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ const BOUNDS_S: [f64; 5] = [0.01, 0.15, 0.25, 0.5, 1.0];
 pub struct Metrics {
     context: Arc<Context>,
     looks: Mutex<BTreeMap<(Looked, Name), Looks>>,
+    leads: AtomicBool,
 }
 
 /// Kinds whose looks are counted.
@@ -177,7 +179,14 @@ impl Metrics {
         Self {
             context,
             looks: Mutex::default(),
+            leads: AtomicBool::new(false),
         }
+    }
+
+    /// From now on this controller is the one that writes. Before that it shows no metric of an object, else each would be counted once
+    /// for every standby.
+    pub fn lead(&self) {
+        self.leads.store(true, Ordering::Relaxed);
     }
 
     /// Registers all of them.
@@ -216,6 +225,9 @@ impl Metrics {
     }
 
     fn gather(&self) -> Vec<MetricFamily> {
+        if !self.leads.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
         let mut page = Page::default();
         let objects = &self.context.objects;
         let rollouts = objects.rollouts.all();

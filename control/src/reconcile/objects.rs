@@ -48,6 +48,38 @@ pub struct Name {
     pub name: String,
 }
 
+/// Which objects a controller looks after.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// Those of this namespace; none means all.
+    pub namespace: Option<String>,
+    /// Those that this instance answers for.
+    pub instance: Instance,
+}
+
+/// Which Rollouts, AnalysisRuns and AnalysisTemplates are a controller's own, by the instance-id label. Other kinds have none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Instance {
+    /// All: there is one controller.
+    #[default]
+    Any,
+    /// Those without the label, as Argo has it where no id is given.
+    Unlabelled,
+    /// Those labelled with this id.
+    Named(String),
+}
+
+impl Instance {
+    fn watched(&self) -> watcher::Config {
+        let config = watcher::Config::default();
+        match self {
+            Self::Any => config,
+            Self::Unlabelled => config.labels(&format!("!{}", labels::INSTANCE_ID)),
+            Self::Named(id) => config.labels(&format!("{}={id}", labels::INSTANCE_ID)),
+        }
+    }
+}
+
 /// An `apps/v1` Deployment, as a `workloadRef` needs it: its template stays as it was written.
 #[derive(Clone, Debug, Default, PartialEq, Resource, Deserialize)]
 #[resource(inherit = k8s_openapi::api::apps::v1::Deployment)]
@@ -142,11 +174,24 @@ impl Objects {
         deployments.ready().await;
     }
 
-    /// Starts the watches, until `cancel`.
+    /// Whether every kind has been listed completely.
+    pub fn is_ready(&self) -> bool {
+        self.ready().now_or_never().is_some()
+    }
+
+    /// The keys of all Rollouts and AnalysisRuns.
+    pub fn keys(&self) -> impl Iterator<Item = Key> {
+        let rollouts = self.rollouts.all().into_iter();
+        let runs = self.runs.all().into_iter();
+        let rollouts = rollouts.map(|rollout| Key::Rollout(Name::of(&rollout.metadata)));
+        rollouts.chain(runs.map(|run| Key::AnalysisRun(Name::of(&run.metadata))))
+    }
+
+    /// Starts the watches, until `cancel`. A scope of one namespace does without ClusterAnalysisTemplates, which are in none.
     pub fn feed(
         &self,
         client: &Client,
-        namespace: Option<&str>,
+        scope: &Scope,
         tasks: &mut JoinSet<()>,
         cancel: &CancellationToken,
     ) {
@@ -160,17 +205,26 @@ impl Objects {
             cluster_templates,
             deployments,
         } = self.clone();
+        let namespace = scope.namespace.as_deref();
         let all = watcher::Config::default;
+        let own = || scope.instance.watched();
         let hashed = all().labels(labels::POD_TEMPLATE_HASH);
+        let cluster_templates = match namespace {
+            None => feed(cluster_templates, Collection::all(client), own()).boxed(),
+            Some(_) => {
+                cluster_templates.leave_empty();
+                futures::future::ready(()).boxed()
+            }
+        };
         let watches: [BoxFuture<'static, ()>; 8] = [
-            feed(rollouts, Collection::scoped(client, namespace), all()).boxed(),
+            feed(rollouts, Collection::scoped(client, namespace), own()).boxed(),
             feed(replica_sets, Collection::scoped(client, namespace), hashed).boxed(),
             feed(services, Collection::scoped(client, namespace), all()).boxed(),
             feed(splits, Collection::scoped(client, namespace), all()).boxed(),
-            feed(runs, Collection::scoped(client, namespace), all()).boxed(),
-            feed(templates, Collection::scoped(client, namespace), all()).boxed(),
-            feed(cluster_templates, Collection::all(client), all()).boxed(),
+            feed(runs, Collection::scoped(client, namespace), own()).boxed(),
+            feed(templates, Collection::scoped(client, namespace), own()).boxed(),
             feed(deployments, Collection::scoped(client, namespace), all()).boxed(),
+            cluster_templates,
         ];
         for watch in watches {
             let cancel = cancel.clone();

@@ -4,6 +4,7 @@
 //! re-pointed. It is headless, owned by its ReplicaSet, and carries no label but ours: copied ones would make monitors scrape twice.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
@@ -14,7 +15,7 @@ use serde_json::json;
 
 use super::objects::{Name, controller_of, services_of};
 use super::{Context, Error};
-use crate::api::{ReplicaSet, labels};
+use crate::api::{ReplicaSet, Rollout, labels};
 use crate::routing::ports;
 use crate::wire::Collection;
 
@@ -145,8 +146,9 @@ pub async fn release(context: &Context, name: &Name) -> Result<Option<Timestamp>
     else {
         return Ok(None);
     };
-    let rollout = objects.rollouts.get(&name.namespace, manager);
-    if rollout.is_some_and(|rollout| services_of(&rollout).contains(&name.name)) {
+    if let Some(rollout) = manager_of(context, &name.namespace, manager).await?
+        && services_of(&rollout).contains(&name.name)
+    {
         return Ok(None);
     }
     let patch = json!({
@@ -158,6 +160,22 @@ pub async fn release(context: &Context, name: &Name) -> Result<Option<Timestamp>
         .await
         .map_err(|source| Error::api(format!("Service {name}"), source))?;
     Ok(None)
+}
+
+/// The Rollout that a Service is annotated with. One that is not ours to look after, by its instance id, is there all the same.
+async fn manager_of(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<Arc<Rollout>>, Error> {
+    if let Some(known) = context.objects.rollouts.get(namespace, name) {
+        return Ok(Some(known));
+    }
+    let rollouts = Collection::<Rollout>::within(&context.client, namespace);
+    let found = rollouts.get_opt(name).await;
+    let found =
+        found.map_err(|source| Error::api(format!("Rollout {namespace}/{name}"), source))?;
+    Ok(found.map(Arc::new))
 }
 
 /// One port per target, with a name that says which: so a port keeps its name when others come and go.

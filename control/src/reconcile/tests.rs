@@ -3,6 +3,7 @@
 mod analysis;
 mod roles;
 mod routers;
+mod scope;
 mod stage;
 
 use serde_json::{Value, json};

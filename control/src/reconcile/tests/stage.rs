@@ -2,6 +2,7 @@
 //! tables that routing builds and acknowledges them as a real one does.
 
 use std::collections::BTreeMap;
+use std::future::ready;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use crate::fleet::report::{Hello, Line, RuleReport, SplitReport, VersionReport};
 use crate::local::kinds::{self, Kind};
 use crate::local::workloads::Workloads;
 use crate::local::{self, Local};
-use crate::reconcile::routers::Policy;
+use crate::reconcile::objects::Scope;
 use crate::routing;
 
 pub(super) const NS: &str = "default";
@@ -37,6 +38,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub(super) struct Stage {
     pub(super) local: Local,
     workloads: Workloads,
+    scope: Scope,
     controller: Option<Running>,
     proxy: Proxy,
 }
@@ -65,6 +67,11 @@ pub(super) struct Seen {
 
 impl Stage {
     pub(super) async fn new() -> Self {
+        Self::within(Scope::default()).await
+    }
+
+    /// With a controller that looks after a part of all objects.
+    pub(super) async fn within(scope: Scope) -> Self {
         let local = local::start(local::Config::default()).await.unwrap();
         let workloads =
             Workloads::start(&local.store, &local.logs, PathBuf::from("/nowhere")).unwrap();
@@ -72,6 +79,7 @@ impl Stage {
         let mut stage = Self {
             local,
             workloads,
+            scope,
             controller: None,
             proxy,
         };
@@ -80,18 +88,18 @@ impl Stage {
     }
 
     pub(super) fn start_controller(&mut self) {
+        let fleet = fleet::Config {
+            namespace: SYSTEM.into(),
+            service: "sidestep-proxy".into(),
+        };
         let config = Config {
-            namespace: None,
-            fleet: fleet::Config {
-                namespace: SYSTEM.into(),
-                service: "sidestep-proxy".into(),
-            },
-            foreign_routers: Policy::Auto,
+            scope: self.scope.clone(),
             workers: NonZeroUsize::new(2).unwrap(),
+            ..Config::new(fleet)
         };
         let controller = Controller::new(self.local.client().unwrap(), config);
         let cancel = CancellationToken::new();
-        let task = tokio::spawn(controller.run(cancel.clone()));
+        let task = tokio::spawn(controller.run(ready(()), cancel.clone()));
         self.controller = Some(Running { cancel, task });
     }
 
@@ -357,7 +365,7 @@ impl Proxy {
         };
         let publish = move |table| {
             sender.send_replace(Some(Arc::new(table)));
-            std::future::ready(())
+            ready(())
         };
         tasks.spawn(routing::run(
             local.client().unwrap(),
