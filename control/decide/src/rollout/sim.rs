@@ -13,6 +13,7 @@
 //! | `rules`, `guards`, `ending` | what must hold of a decision, of a write, of the end |
 //! | `switches` | what must hold of a decision of blue-green |
 //! | `shrink` | the shorter list |
+//! | `replay` | Argo's recorded runs, played again and compared |
 
 use std::fmt;
 
@@ -35,6 +36,7 @@ mod fleet;
 mod guards;
 mod happening;
 mod pods;
+mod replay;
 mod rules;
 mod shrink;
 mod spec;
@@ -191,7 +193,7 @@ impl Walk {
             }
             Due::Set(id) => world.follow_set(id),
             Due::Pod(id, ready) => world.turn_pod(id, ready),
-            Due::Gone(id) => world.pods.retain(|pod| pod.id != id),
+            Due::Gone(id) => world.gone(id),
             Due::Take(id) => world.take(id),
             Due::Report(id) => {
                 if world.report(id) {

@@ -15,7 +15,7 @@ use super::world::{Due, Kind, World};
 use super::{Broken, Scene, Tamper, switches};
 use crate::api::rollout::{Rollout, RolloutStatus};
 use crate::api::split::Memory;
-use crate::rollout::decision::{Action, Decision};
+use crate::rollout::decision::{Action, Decision, Event};
 use crate::rollout::memory::recall;
 use crate::rollout::observed::{Observed, Pod, Revision};
 use crate::rollout::plan::{self, Invalid, plan};
@@ -49,6 +49,10 @@ pub(super) struct Controller {
     writes: VecDeque<Write>,
     /// How long after the writes it looks again by itself, in milliseconds.
     again: Option<i64>,
+    /// What it tells when they are done.
+    to_tell: Vec<Event>,
+    /// What it has told.
+    pub(super) told: Vec<Event>,
     failures: u32,
     /// Looks so far.
     pub(super) looks: u64,
@@ -78,6 +82,8 @@ impl Controller {
             look_at: None,
             writes: VecDeque::new(),
             again: None,
+            to_tell: Vec::new(),
+            told: Vec::new(),
             failures: 0,
             looks: 0,
             restless: 0,
@@ -290,6 +296,7 @@ impl Controller {
             let wait = again.duration_since(now).as_millis();
             i64::try_from(wait).unwrap_or(i64::MAX).clamp(1, LONGEST)
         });
+        self.to_tell = decision.events;
         self.writes
             .extend(decision.actions.into_iter().map(Write::Action));
         if news {
@@ -317,6 +324,7 @@ impl Controller {
     /// Waits for the next look.
     fn rest(&mut self, world: &mut World) {
         self.failures = 0;
+        self.told.append(&mut self.to_tell);
         if let Some(wait) = self.again {
             self.wake(world, wait);
         }

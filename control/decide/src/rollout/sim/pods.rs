@@ -1,5 +1,7 @@
 //! ReplicaSets and their pods: the part of the cluster that makes pods, and the pods that become ready, or late, or never.
 
+use std::collections::VecDeque;
+
 use super::dice::Dice;
 use super::world::{Due, Kind, World};
 
@@ -52,6 +54,19 @@ pub(super) struct Pod {
     pub(super) was_ready: bool,
 }
 
+/// How long ReplicaSets and pods take, in milliseconds, where that is known.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pace {
+    /// Until the ReplicaSet controller looks at what has changed.
+    pub(super) follow: i64,
+    /// Starts of each ReplicaSet's pods, ReplicaSets and pods in the order of their creation.
+    pub(super) starts: Vec<VecDeque<i64>>,
+    /// A start that is not among them.
+    pub(super) start: i64,
+    /// Until an evicted pod is gone.
+    pub(super) stop: i64,
+}
+
 impl World {
     /// Ready pods of a ReplicaSet, as they are.
     pub(super) fn ready(&self, set: u32) -> i32 {
@@ -64,7 +79,8 @@ impl World {
 
     /// The ReplicaSet controller is to look at a ReplicaSet.
     pub(super) fn touch(&mut self, id: u32, within: i64) {
-        let delay = self.dice.between(2, within);
+        let known = self.pace.as_ref().map(|pace| pace.follow);
+        let delay = known.unwrap_or_else(|| self.dice.between(2, within));
         let Some(set) = self.sets.iter_mut().find(|set| set.id == id) else {
             return;
         };
@@ -113,15 +129,25 @@ impl World {
             terminating: false,
             was_ready: false,
         });
-        let delay = match behaviour {
-            Behaviour::Broken => return,
+        let known = self.known_start(set);
+        let delay = match (behaviour, known) {
+            (Behaviour::Broken, _) => return,
+            (_, Some(start)) => start,
             _ if self.healthy => self.dice.between(50, 900),
-            Behaviour::Good | Behaviour::Dying => self.dice.between(50, 4_000),
-            Behaviour::Flapping => self.dice.between(50, 9_000),
-            Behaviour::Late => self.dice.between(5_000, 100_000),
-            Behaviour::Never => return,
+            (Behaviour::Good | Behaviour::Dying, None) => self.dice.between(50, 4_000),
+            (Behaviour::Flapping, None) => self.dice.between(50, 9_000),
+            (Behaviour::Late, None) => self.dice.between(5_000, 100_000),
+            (Behaviour::Never, None) => return,
         };
         self.after(delay, Due::Pod(id, true));
+    }
+
+    /// How long the next pod of a ReplicaSet takes to start.
+    fn known_start(&mut self, set: u32) -> Option<i64> {
+        let index = self.sets.iter().position(|one| one.id == set);
+        let pace = self.pace.as_mut()?;
+        let starts = pace.starts.get_mut(index?);
+        Some(starts.and_then(VecDeque::pop_front).unwrap_or(pace.start))
     }
 
     /// Those that are not ready go first, then the youngest.
@@ -246,8 +272,25 @@ impl World {
         let set = pod.set;
         self.touch(set, 200);
         self.report_all();
-        let grace = self.dice.between(100, 5_000);
+        let known = self.pace.as_ref().map(|pace| pace.stop);
+        let grace = known.unwrap_or_else(|| self.dice.between(100, 5_000));
         self.after(grace, Due::Gone(id));
+    }
+
+    /// An evicted pod is gone. Clusters from 1.33 on tell of it: the ReplicaSet's status counts pods that terminate.
+    pub(super) fn gone(&mut self, id: u64) {
+        let Some(index) = self.pods.iter().position(|pod| pod.id == id) else {
+            return;
+        };
+        let pod = self.pods.remove(index);
+        if self.pace.is_none() {
+            return;
+        }
+        let stamp = self.change(Kind::Sets);
+        let mut sets = self.sets.iter_mut();
+        if let Some(set) = sets.find(|set| set.id == pod.set) {
+            set.stamp = stamp;
+        }
     }
 
     /// From now on every pod becomes ready that can.

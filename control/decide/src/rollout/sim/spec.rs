@@ -137,7 +137,7 @@ pub(super) fn references(services: &[Service], workload: Option<&Workload>) -> R
     }
 }
 
-fn skeleton(replicas: i64) -> Value {
+pub(super) fn skeleton(replicas: i64) -> Value {
     json!({
         "replicas": replicas,
         "selector": {"matchLabels": {"app": "web"}},

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::dice::Dice;
 use super::fleet::Proxy;
 use super::happening::Trouble;
-use super::pods::{Behaviour, Pod};
+use super::pods::{Behaviour, Pace, Pod};
 use super::spec;
 use super::workload::Workload;
 use crate::api::labels;
@@ -136,6 +136,8 @@ pub(super) struct World {
     pub(super) left_active: BTreeMap<String, i64>,
 
     pub(super) pods: Vec<Pod>,
+    /// How long pods take, where that is not drawn.
+    pub(super) pace: Option<Pace>,
     /// ReplicaSets, pods and proxies made so far.
     pub(super) made: u32,
     pub(super) proxies: Vec<Proxy>,
@@ -188,6 +190,7 @@ impl World {
             consent: false,
             left_active: BTreeMap::new(),
             pods: Vec::new(),
+            pace: None,
             made: 0,
             proxies: Vec::new(),
             slowness: 50,
