@@ -191,7 +191,8 @@ where
 }
 
 impl<K: Resource<DynamicType = ()> + DeserializeOwned> Cache<K> {
-    fn take_up(&self, event: Event<Object>) {
+    /// Takes up what the watch tells.
+    pub(crate) fn take_up(&self, event: Event<Object>) {
         match event {
             Event::Init => {
                 let mut objects = self.write();

@@ -6,6 +6,7 @@
 //! | [`analysis`] | the driver for AnalysisRuns |
 //! | [`observe`] | reads everything one decision looks at |
 //! | [`apply`] | one action → one write |
+//! | [`writes`] | what a key has written and must have in view before it is decided again |
 //! | [`status`] | the status patch, and the memory beside it |
 //! | [`services`] | revision Services, and Service selectors that nobody keeps any more |
 //! | [`split`] | the conditions of Splits |
@@ -13,8 +14,7 @@
 //! | [`events`] | Events |
 //! | [`objects`] | the caches all of this reads, and which key a change concerns |
 //!
-//! Every write carries the resourceVersion it was decided on; a conflict means looking again. After a write a key waits until the
-//! written kind's cache has seen it, so that no decision rests on a world without it.
+//! Every write carries the resourceVersion it was decided on; a conflict means looking again.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -27,6 +27,7 @@ use kube::Client;
 use self::events::Events;
 use self::objects::{Key, Name, Objects};
 use self::routers::Routers;
+use self::writes::Writes;
 use crate::api::Rollout;
 use crate::controller::queue::Outcome;
 use crate::fleet::Fleet;
@@ -44,9 +45,7 @@ pub mod routers;
 pub mod services;
 pub mod split;
 pub mod status;
-
-/// How long a key waits for its own write to come into view before it looks whether it has. The write's event wakes it earlier.
-const CATCH_UP: Duration = Duration::from_secs(1);
+pub mod writes;
 
 /// What every look needs.
 pub struct Context {
@@ -62,16 +61,13 @@ pub struct Context {
     pub providers: Providers,
     /// Objects of other routers.
     pub routers: Routers,
-    /// Writes of each key that its caches may not have seen yet.
-    unseen: Mutex<HashMap<Key, Vec<Unseen>>>,
+    /// What keys wait for.
+    writes: Writes,
     /// Rollouts as last looked at, so that something can still be said of one that is gone.
     known: Mutex<HashMap<Name, Arc<Rollout>>>,
     /// ReplicaSet names that others have taken, by Rollout.
     taken: Mutex<HashMap<Name, BTreeSet<String>>>,
 }
-
-/// A write that a cache may not have seen yet.
-pub struct Unseen(Box<dyn Fn() -> bool + Send + Sync>);
 
 /// Why a look ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -137,31 +133,9 @@ impl Context {
                 proxy,
             },
             routers,
-            unseen: Mutex::default(),
+            writes: Writes::default(),
             known: Mutex::default(),
             taken: Mutex::default(),
-        }
-    }
-
-    /// How long to wait before a key may be decided: none once its caches have seen all it has written.
-    pub fn catch_up(&self, key: &Key) -> Option<Duration> {
-        let mut unseen = lock(&self.unseen);
-        let writes = unseen.get_mut(key)?;
-        writes.retain(|write| !(write.0)());
-        if writes.is_empty() {
-            unseen.remove(key);
-            return None;
-        }
-        Some(CATCH_UP)
-    }
-
-    /// Remembers writes of a key until its caches have seen them.
-    pub fn wrote(&self, key: &Key, writes: Vec<Unseen>) {
-        if !writes.is_empty() {
-            lock(&self.unseen)
-                .entry(key.clone())
-                .or_default()
-                .extend(writes);
         }
     }
 
@@ -183,7 +157,7 @@ impl Context {
     /// Forgets a Rollout that is gone; returns it as it was last looked at.
     fn forget(&self, rollout: &Name) -> Option<Arc<Rollout>> {
         lock(&self.taken).remove(rollout);
-        lock(&self.unseen).remove(&Key::Rollout(rollout.clone()));
+        self.writes.forget(&Key::Rollout(rollout.clone()));
         lock(&self.known).remove(rollout)
     }
 }
@@ -211,19 +185,6 @@ impl fmt::Debug for Context {
         f.debug_struct("Context")
             .field("objects", &self.objects)
             .finish_non_exhaustive()
-    }
-}
-
-impl Unseen {
-    /// A write that is in view once `seen` says so.
-    pub fn until(seen: impl Fn() -> bool + Send + Sync + 'static) -> Self {
-        Self(Box::new(seen))
-    }
-}
-
-impl fmt::Debug for Unseen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Unseen").field("seen", &(self.0)()).finish()
     }
 }
 

@@ -103,11 +103,16 @@ impl<K: DeserializeOwned> Collection<K> {
     /// # Errors
     /// See the block.
     pub async fn get_opt(&self, name: &str) -> kube::Result<Option<K>> {
-        match get(&self.api, name).await {
-            Ok(object) => typed(&object).map(Some),
-            Err(Error::Api(status)) if status.code == 404 => Ok(None),
-            Err(error) => Err(error),
-        }
+        let found = found(&self.api, name).await?;
+        found.as_ref().map(typed).transpose()
+    }
+
+    /// The metadata of one that may be there, whether or not the rest of it fits the type.
+    ///
+    /// # Errors
+    /// See the block.
+    pub async fn metadata(&self, name: &str) -> kube::Result<Option<ObjectMeta>> {
+        Ok(found(&self.api, name).await?.map(|object| object.metadata))
     }
 
     /// Those that are selected.
@@ -204,6 +209,14 @@ impl<K> Collection<K> {
 
 fn get<'a>(api: &'a Api<Object>, name: &'a str) -> BoxFuture<'a, kube::Result<Object>> {
     api.get(name).boxed()
+}
+
+async fn found(api: &Api<Object>, name: &str) -> kube::Result<Option<Object>> {
+    match get(api, name).await {
+        Ok(object) => Ok(Some(object)),
+        Err(Error::Api(status)) if status.code == 404 => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn list<'a>(

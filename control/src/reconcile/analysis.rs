@@ -15,7 +15,8 @@ use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::json;
 
 use super::objects::{Key, Name};
-use super::{Context, Error, Unseen, status};
+use super::writes::Place;
+use super::{Context, Error, status};
 use crate::analysis::args::{self, Values};
 use crate::analysis::run::{self, Ask, Due, Finished, Move};
 use crate::api::AnalysisRun;
@@ -43,7 +44,7 @@ pub async fn reconcile(
     now: Timestamp,
 ) -> Result<Option<Timestamp>, Error> {
     let key = Key::AnalysisRun(name.clone());
-    if let Some(wait) = context.catch_up(&key) {
+    if let Some(wait) = context.writes.catch_up(&key).await? {
         return Ok(now.checked_add(wait).ok());
     }
     let Some(run) = context.objects.runs.get(&name.namespace, &name.name) else {
@@ -205,24 +206,21 @@ async fn write(
     let Some(difference) = status::difference(before, after) else {
         return Ok(());
     };
-    let name = run.name_any();
     let patch = json!({
         "metadata": {"resourceVersion": run.resource_version()},
         "status": difference,
     });
-    let namespace = run.namespace().unwrap_or_default();
-    let api = Collection::<AnalysisRun>::within(&context.client, &namespace);
-    let written = api
-        .patch(&name, &PatchParams::default(), &Patch::Merge(&patch))
-        .await
-        .map_err(|source| {
-            Error::api(format!("writing the status of AnalysisRun {name}"), source)
-        })?;
-    let cache = context.objects.runs.clone();
-    let mark = cache.mark(&written.resource_version.unwrap_or_default());
-    let key = Key::AnalysisRun(Name::of(&run.metadata));
-    context.wrote(&key, vec![Unseen::until(move || cache.has_seen(mark))]);
-    Ok(())
+    let name = Name::of(&run.metadata);
+    let api = Collection::<AnalysisRun>::within(&context.client, &name.namespace);
+    let (parameters, patch) = (PatchParams::default(), Patch::Merge(&patch));
+    let request = api.patch(&name.name, &parameters, &patch);
+    let key = Key::AnalysisRun(name.clone());
+    let place = Place::<AnalysisRun>::new(&context.client, &context.objects, name.clone());
+    let written = context.writes.send(&key, place, request).await;
+    let doing = format!("writing the status of AnalysisRun {}", name.name);
+    written
+        .map(drop)
+        .map_err(|source| Error::api(doing, source))
 }
 
 /// Deletes a run whose time to live is over, if it is still the one we know.

@@ -1,25 +1,24 @@
 //! One action → one write, with the resourceVersion it was decided on.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Debug;
+use std::sync::Arc;
 
-use k8s_openapi::NamespaceResourceScope;
+use futures::TryFutureExt;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tracing::info;
 
-use super::objects::{Key, controller_of};
+use super::objects::{Key, Name, controller_of};
 use super::observe::Scene;
 use super::services;
-use super::{Context, Error, Unseen};
+use super::writes::{Kind, Place};
+use super::{Context, Error};
 use crate::api::replicaset::ReplicaSetSpec;
 use crate::api::{AnalysisRun, ReplicaSet, Rollout, Split, labels};
-use crate::cache::Cache;
 use crate::rollout::Action;
 use crate::rollout::decision::NewReplicaSet;
 use crate::wire::Collection;
@@ -31,54 +30,9 @@ mod marks;
 pub struct Writer<'a> {
     context: &'a Context,
     scene: &'a Scene,
+    key: Key,
     /// Versions that our own writes of this turn have brought, by kind and name: the next write rests on those.
     versions: HashMap<(String, String), String>,
-    unseen: Vec<Unseen>,
-}
-
-/// A kind that is written here.
-trait Kind:
-    Resource<DynamicType = (), Scope = NamespaceResourceScope>
-    + Clone
-    + Debug
-    + Serialize
-    + DeserializeOwned
-    + Send
-    + Sync
-    + 'static
-{
-    /// Where it is cached.
-    fn cache(context: &Context) -> &Cache<Self>;
-}
-
-impl Kind for Rollout {
-    fn cache(context: &Context) -> &Cache<Self> {
-        &context.objects.rollouts
-    }
-}
-
-impl Kind for ReplicaSet {
-    fn cache(context: &Context) -> &Cache<Self> {
-        &context.objects.replica_sets
-    }
-}
-
-impl Kind for Service {
-    fn cache(context: &Context) -> &Cache<Self> {
-        &context.objects.services
-    }
-}
-
-impl Kind for Split {
-    fn cache(context: &Context) -> &Cache<Self> {
-        &context.objects.splits
-    }
-}
-
-impl Kind for AnalysisRun {
-    fn cache(context: &Context) -> &Cache<Self> {
-        &context.objects.runs
-    }
 }
 
 /// Which part of an object a patch goes to.
@@ -94,15 +48,9 @@ impl<'a> Writer<'a> {
         Self {
             context,
             scene,
+            key: Key::Rollout(scene.name.clone()),
             versions: HashMap::new(),
-            unseen: Vec::new(),
         }
-    }
-
-    /// Lets the key wait for what was written. Call it whatever came of the writes.
-    pub fn finish(self) {
-        let key = Key::Rollout(self.scene.name.clone());
-        self.context.wrote(&key, self.unseen);
     }
 
     /// Does one action.
@@ -340,14 +288,13 @@ impl<'a> Writer<'a> {
             "metadata": {"resourceVersion": version, "annotations": {labels::MANAGED_BY: self.scene.name.name}},
             "spec": {"selector": {labels::POD_TEMPLATE_HASH: hash}},
         });
-        let written = self
-            .api::<Service>()
-            .patch(name, &PatchParams::default(), &Patch::Strategic(&patch))
-            .await;
-        self.wrote::<Service>(
-            written.map_err(|source| Error::api(format!("Service {name}"), source))?,
+        let (api, params, patch) = (
+            self.api::<Service>(),
+            PatchParams::default(),
+            Patch::Strategic(&patch),
         );
-        Ok(())
+        let request = api.patch(name, &params, &patch);
+        self.send::<Service>(name, request).await
     }
 
     async fn write_split(&mut self, split: &crate::rollout::Split) -> Result<(), Error> {
@@ -373,9 +320,8 @@ impl<'a> Writer<'a> {
         whole.metadata.resource_version = Some(self.version::<Split>(&name)?);
         whole.metadata.managed_fields = None;
         whole.spec = spec;
-        let written = self.api::<Split>().replace(&name, &whole).await;
-        self.wrote::<Split>(written.map_err(|source| Error::api(format!("Split {name}"), source))?);
-        Ok(())
+        let api = self.api::<Split>();
+        self.send::<Split>(&name, api.replace(&name, &whole)).await
     }
 
     /// R21.1. kube's own `evict` names its options wrongly, so that the server would not see the uid.
@@ -405,11 +351,9 @@ impl<'a> Writer<'a> {
         }
     }
 
-    async fn create<K: Kind>(&mut self, object: &K) -> Result<(), Error> {
-        let doing = format!("{} {}", K::kind(&()), object.name_any());
-        let written = self.api::<K>().create(object).await;
-        self.wrote::<K>(written.map_err(|source| Error::api(doing, source))?);
-        Ok(())
+    async fn create<K: Kind + Serialize>(&mut self, object: &K) -> Result<(), Error> {
+        let api = self.api::<K>();
+        self.send::<K>(&object.name_any(), api.create(object)).await
     }
 
     async fn patch<K: Kind>(
@@ -424,18 +368,17 @@ impl<'a> Writer<'a> {
             PatchParams::default(),
             Patch::Merge(&patch),
         );
-        let written = match part {
-            Part::Whole => api.patch(name, &params, &patch).await,
-            Part::Status => api.patch_status(name, &params, &patch).await,
-        };
-        self.wrote::<K>(
-            written.map_err(|source| Error::api(format!("{} {name}", K::kind(&())), source))?,
-        );
-        Ok(())
+        match part {
+            Part::Whole => self.send::<K>(name, api.patch(name, &params, &patch)).await,
+            Part::Status => {
+                let request = api.patch_status(name, &params, &patch);
+                self.send::<K>(name, request).await
+            }
+        }
     }
 
     async fn delete<K: Kind>(&mut self, name: &str) -> Result<(), Error> {
-        let Some(object) = K::cache(self.context).get(&self.scene.name.namespace, name) else {
+        let Some(object) = self.cached::<K>(name) else {
             return Ok(());
         };
         let params = DeleteParams {
@@ -445,21 +388,34 @@ impl<'a> Writer<'a> {
             }),
             ..DeleteParams::background()
         };
-        let deleted = self.api::<K>().delete(name, &params).await;
-        deleted.map_err(|source| Error::api(format!("{} {name}", K::kind(&())), source))?;
-        self.versions
-            .insert((K::kind(&()).into_owned(), name.to_owned()), String::new());
-        let (cache, namespace, name) = (
-            K::cache(self.context).clone(),
-            self.scene.name.namespace.clone(),
-            name.to_owned(),
-        );
-        self.unseen.push(Unseen::until(move || {
-            let now = cache.get(&namespace, &name);
-            now.is_none_or(|now| {
-                now.uid() != object.uid() || now.meta().deletion_timestamp.is_some()
-            })
-        }));
+        let api = self.api::<K>();
+        let request = api.delete(name, &params);
+        self.send::<K>(name, request.map_ok(|()| ObjectMeta::default()))
+            .await
+    }
+
+    /// Sends a write of an object; the next one rests on the version that it brings.
+    async fn send<K: Kind>(
+        &mut self,
+        name: &str,
+        request: impl Future<Output = kube::Result<ObjectMeta>>,
+    ) -> Result<(), Error> {
+        let Context {
+            client,
+            objects,
+            writes,
+            ..
+        } = self.context;
+        let object = Name {
+            namespace: self.scene.name.namespace.clone(),
+            name: name.to_owned(),
+        };
+        let place = Place::<K>::new(client, objects, object);
+        let written = writes.send(&self.key, place, request).await;
+        let kind = K::kind(&()).into_owned();
+        let written = written.map_err(|source| Error::api(format!("{kind} {name}"), source))?;
+        let version = written.resource_version.unwrap_or_default();
+        self.versions.insert((kind, name.to_owned()), version);
         Ok(())
     }
 
@@ -471,9 +427,7 @@ impl<'a> Writer<'a> {
         }
         let observed = match self.observed_version(&key) {
             Some(version) => Some(version),
-            None => K::cache(self.context)
-                .get(&self.scene.name.namespace, name)
-                .and_then(|o| o.resource_version()),
+            None => self.cached::<K>(name).and_then(|o| o.resource_version()),
         };
         observed.ok_or_else(|| Error::Stale(format!("{} {name}", key.0)))
     }
@@ -495,16 +449,8 @@ impl<'a> Writer<'a> {
         found.and_then(|(_, metadata)| metadata.resource_version.clone())
     }
 
-    fn wrote<K: Kind>(&mut self, written: ObjectMeta) {
-        let version = written.resource_version.unwrap_or_default();
-        let cache = K::cache(self.context).clone();
-        let mark = cache.mark(&version);
-        self.unseen
-            .push(Unseen::until(move || cache.has_seen(mark)));
-        self.versions.insert(
-            (K::kind(&()).into_owned(), written.name.unwrap_or_default()),
-            version,
-        );
+    fn cached<K: Kind>(&self, name: &str) -> Option<Arc<K>> {
+        K::cache(&self.context.objects).get(&self.scene.name.namespace, name)
     }
 
     fn owner(&self, blocks_deletion: bool) -> OwnerReference {

@@ -27,7 +27,8 @@ pub async fn reconcile(
     name: &Name,
     now: Timestamp,
 ) -> Result<Option<Timestamp>, Error> {
-    if let Some(wait) = context.catch_up(&Key::Rollout(name.clone())) {
+    let key = Key::Rollout(name.clone());
+    if let Some(wait) = context.writes.catch_up(&key).await? {
         return Ok(now.checked_add(wait).ok());
     }
     let Some(scene) = observe::scene(context, name) else {
@@ -41,7 +42,6 @@ pub async fn reconcile(
     greet(context, &scene, now);
     let mut writer = Writer::new(context, &scene);
     let result = Box::pin(step(context, &scene, &mut writer, now)).await;
-    writer.finish();
     if let Err(Error::Api { doing, source }) = &result {
         let event = warning("ReconciliationError", format!("{doing}: {source}"));
         context.events.tell(scene.rollout.as_ref(), &event, now);

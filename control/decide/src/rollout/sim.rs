@@ -10,6 +10,7 @@
 //! | `pods`, `fleet`, `users` | ReplicaSets and pods; proxies; everybody else |
 //! | `workload` | the Deployment of a `workloadRef` |
 //! | `controller` | caches, looks, writes, failures, deaths around [`super::decide`] |
+//! | `doubt` | writes that got no answer |
 //! | `rules`, `guards`, `ending` | what must hold of a decision, of a write, of the end |
 //! | `switches` | what must hold of a decision of blue-green |
 //! | `shrink` | the shorter list |
@@ -31,6 +32,7 @@ use super::state::State;
 mod api;
 mod controller;
 mod dice;
+mod doubt;
 mod ending;
 mod fleet;
 mod guards;

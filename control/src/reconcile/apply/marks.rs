@@ -4,8 +4,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use kube::api::ListParams;
 
 use super::{
-    Error, Part, Patch, PatchParams, Pod, ReplicaSet, ResourceExt, Unseen, Value, Writer,
-    controller_of, json, labels,
+    Error, Part, Patch, PatchParams, Pod, ReplicaSet, ResourceExt, Value, Writer, controller_of,
+    json, labels,
 };
 use crate::reconcile::objects::Deployment;
 use crate::rollout::marks::Changes;
@@ -82,21 +82,8 @@ impl Writer<'_> {
 
     /// R18.3.
     pub(super) async fn scale_workload(&mut self, name: &str, to: i32) -> Result<(), Error> {
-        let namespace = self.scene.name.namespace.clone();
-        let cache = self.context.objects.deployments.clone();
-        let version = cache
-            .get(&namespace, name)
-            .and_then(|deployment| deployment.resource_version());
-        let patch = json!({"metadata": {"resourceVersion": version}, "spec": {"replicas": to}});
-        let api = Collection::<Deployment>::within(&self.context.client, &namespace);
-        let written = api
-            .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
-            .await;
-        let written = written.map_err(|source| Error::api(format!("Deployment {name}"), source))?;
-        let mark = cache.mark(&written.resource_version.unwrap_or_default());
-        self.unseen
-            .push(Unseen::until(move || cache.has_seen(mark)));
-        Ok(())
+        let patch = json!({"spec": {"replicas": to}});
+        self.patch::<Deployment>(name, patch, Part::Whole).await
     }
 }
 

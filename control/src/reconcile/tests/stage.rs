@@ -13,6 +13,7 @@ use axum::body::Body;
 use axum::extract::State as Shared;
 use axum::routing::get;
 use futures::StreamExt;
+use kube::Client;
 use serde_json::{Value, json};
 use sidestep_proxy::table::{Pick, PlannedSplit, Source, Table, Target};
 use tokio::net::TcpListener;
@@ -88,6 +89,11 @@ impl Stage {
     }
 
     pub(super) fn start_controller(&mut self) {
+        self.start_controller_with(self.local.client().unwrap());
+    }
+
+    /// Starts a controller that works through `client`.
+    pub(super) fn start_controller_with(&mut self, client: Client) {
         let fleet = fleet::Config {
             namespace: SYSTEM.into(),
             service: "sidestep-proxy".into(),
@@ -97,7 +103,7 @@ impl Stage {
             workers: NonZeroUsize::new(2).unwrap(),
             ..Config::new(fleet)
         };
-        let controller = Controller::new(self.local.client().unwrap(), config);
+        let controller = Controller::new(client, config);
         let cancel = CancellationToken::new();
         let task = tokio::spawn(controller.run(ready(()), cancel.clone()));
         self.controller = Some(Running { cancel, task });
@@ -255,6 +261,11 @@ impl Seen {
 
     pub(super) fn current(&self) -> &str {
         self.status("/currentPodHash")
+    }
+
+    /// ReplicaSets there are.
+    pub(super) fn sets(&self) -> usize {
+        self.sets.len()
     }
 
     /// Pods of a revision; none if it has no ReplicaSet.

@@ -66,11 +66,7 @@ impl World {
                 Ok(Some(Kind::Rollout))
             }
             Action::AnnotateRollout { revision } => {
-                self.fresh(self.rollout_stamp, Kind::Rollout, seen)?;
-                let annotations = &mut self.metadata.annotations;
-                annotations.insert(labels::REVISION.to_owned(), revision.to_string());
-                self.rollout_stamp = self.change(Kind::Rollout);
-                Ok(Some(Kind::Rollout))
+                self.annotate(labels::REVISION, revision.to_string(), seen)
             }
             Action::SwitchService { name, hash } => self.switch_service(name, hash, seen),
             Action::WriteSplit(split) => self.write_split(split, seen),
@@ -104,11 +100,7 @@ impl World {
             | Action::KeepApart { .. }
             | Action::DeleteReplicaSet { .. } => self.act_on_set(action, seen),
             Action::NoteWorkload { generation } => {
-                self.fresh(self.rollout_stamp, Kind::Rollout, seen)?;
-                let annotations = &mut self.metadata.annotations;
-                annotations.insert(labels::WORKLOAD_GENERATION.to_owned(), generation.clone());
-                self.rollout_stamp = self.change(Kind::Rollout);
-                Ok(Some(Kind::Rollout))
+                self.annotate(labels::WORKLOAD_GENERATION, generation.clone(), seen)
             }
             Action::ScaleWorkload { to, .. } => {
                 let stamp = self.workload.as_ref().map(|workload| workload.stamp);
@@ -117,6 +109,18 @@ impl World {
                 Ok(Some(Kind::Workload))
             }
         }
+    }
+
+    fn annotate(
+        &mut self,
+        key: &str,
+        value: String,
+        seen: &Seen,
+    ) -> Result<Option<Kind>, Conflict> {
+        self.fresh(self.rollout_stamp, Kind::Rollout, seen)?;
+        self.metadata.annotations.insert(key.to_owned(), value);
+        self.rollout_stamp = self.change(Kind::Rollout);
+        Ok(Some(Kind::Rollout))
     }
 
     fn act_on_set(&mut self, action: &Action, seen: &Seen) -> Result<Option<Kind>, Conflict> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::api::{Seen, Write};
+use super::doubt;
 use super::guards;
 use super::happening::Trouble;
 use super::rules::{self, Case};
@@ -32,6 +33,8 @@ pub(super) struct Controller {
     seen: Seen,
     /// How far each must get before the next look (control-plane rules, section 5).
     must_see: Seen,
+    /// A write that got no answer.
+    doubt: Option<Write>,
     /// How far each had got when it looked: what is written rests on that.
     rests_on: Seen,
     observed: Observed,
@@ -70,6 +73,7 @@ impl Controller {
             is_up: false,
             seen: Seen::default(),
             must_see: Seen::default(),
+            doubt: None,
             rests_on: Seen::default(),
             observed: Observed::default(),
             versions: Vec::new(),
@@ -96,6 +100,7 @@ impl Controller {
     pub(super) fn start(&mut self, world: &mut World) {
         self.is_up = true;
         self.must_see = Seen::default();
+        self.doubt = None;
         self.failures = 0;
         for kind in Kind::ALL {
             self.hear(world, kind);
@@ -180,13 +185,7 @@ impl Controller {
         if !self.writes.is_empty() {
             return Ok(()); // it looks when they are done
         }
-        if self
-            .must_see
-            .iter()
-            .zip(&self.seen)
-            .any(|(must, seen)| must > seen)
-        {
-            self.wake(world, 1_000);
+        if !self.catch_up(world) {
             return Ok(());
         }
         self.looks += 1;
@@ -203,6 +202,25 @@ impl Controller {
         };
         self.begin(world, decision, &memory, now);
         Ok(())
+    }
+
+    /// Whether everything it has written is in view; else it looks again.
+    fn catch_up(&mut self, world: &mut World) -> bool {
+        if let Some(write) = self.doubt.take() {
+            if !world.healthy && world.dice.one_in(3) {
+                world.note(|_| "a read fails".to_owned());
+                self.doubt = Some(write);
+                self.fail(world);
+                return false;
+            }
+            doubt::settle(world, &self.observed, &write, &mut self.must_see);
+        }
+        let mut pairs = self.must_see.iter().zip(&self.seen);
+        let is_behind = pairs.any(|(must, seen)| must > seen);
+        if is_behind {
+            self.wake(world, 1_000);
+        }
+        !is_behind
     }
 
     /// Decides, and has it checked.
@@ -343,13 +361,19 @@ impl Controller {
         guards::check(world, &write)?;
         world.look = self.looks;
         let result = match trouble {
-            Some(Trouble::Refused | Trouble::Conflict) => Err(super::api::Conflict),
+            Some(Trouble::Lost | Trouble::Conflict) => Err(super::api::Conflict),
             _ => world.write(&write, &self.rests_on),
         };
         world.look = 0;
+        let is_known = !matches!(trouble, Some(Trouble::Lost | Trouble::DoneButFailed));
         if let Ok(Some(kind)) = result {
-            self.must_see[kind.index()] = world.version;
             self.wrote_at = world.now;
+            if is_known {
+                self.must_see[kind.index()] = world.version;
+            }
+        }
+        if !is_known {
+            self.doubt = Some(write);
         }
         match (result, trouble) {
             (Ok(_), Some(Trouble::DiesAfter)) => self.die(world),

@@ -76,11 +76,11 @@ pub(super) enum What {
 /// What goes wrong with a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
-    /// It is refused.
-    Refused,
+    /// It is not done, and nobody tells whether it is.
+    Lost,
     /// Somebody else was faster.
     Conflict,
-    /// It is done, and reported as failed.
+    /// It is done, and nobody tells whether it is.
     DoneButFailed,
     /// The controller dies before it.
     DiesBefore,
@@ -180,7 +180,7 @@ fn proxies(dice: &mut Dice) -> What {
 fn control_plane(dice: &mut Dice) -> What {
     let kinds = Kind::ALL;
     let troubles = [
-        Trouble::Refused,
+        Trouble::Lost,
         Trouble::Conflict,
         Trouble::DoneButFailed,
         Trouble::DiesBefore,

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::happening::{Trouble, What};
 use super::shrink::shrink;
 use super::spec::Features;
 use super::world::Kind;
@@ -111,6 +112,25 @@ fn a_write_rests_on_what_was_looked_at() {
         log.iter().any(|line| line.contains("a write fails")),
         "{log:#?}"
     );
+}
+
+/// Seeds 219, 808, 977, 1849 and 1995: a ReplicaSet was made, and the answer did not come; the next one, made before the first had come
+/// into view, got the same number. Seed 1695 scaled one down too early.
+#[test]
+fn no_decision_is_made_without_a_write_that_got_no_answer() {
+    let script = Script::new(219, &Features::known(), DECISIONS);
+    let mut walk = Walk::new(&script, None);
+    walk.world.troubles.push((Trouble::DoneButFailed, 0));
+    walk.world.lags[Kind::Sets.index()] = 10_000;
+    while walk.world.sets.is_empty() {
+        let due = walk.world.next_due(i64::MAX).unwrap();
+        walk.follow(due).unwrap();
+    }
+    walk.world.happen(&What::Image(7));
+    walk.run_for(30_000).unwrap();
+    let sets = walk.world.sets.iter();
+    let numbers: Vec<_> = sets.map(|set| set.revision.number()).collect();
+    assert_eq!(numbers, [Some(1), Some(2)]);
 }
 
 /// What to know of a walk that broke a rule.

@@ -1,0 +1,142 @@
+//! The API server does what it is asked, and its answer is lost on the way.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use futures::StreamExt;
+use http::{Method, Request, Response};
+use kube::Client;
+use tokio::sync::watch;
+
+use super::stage::{Seen, Stage, rollout};
+use super::steps;
+use crate::api::labels;
+use crate::local::kinds;
+use crate::local::store::{Change, Subscription};
+
+/// A way to the API server that loses the answer to the first ReplicaSet made on it, and holds back events of ReplicaSets meanwhile.
+#[derive(Clone, Debug, Default)]
+struct Way(Arc<Events>);
+
+#[derive(Debug, Default)]
+struct Events {
+    /// A ReplicaSet is being made, whose answer will be lost.
+    losing: watch::Sender<bool>,
+    /// The controller hears of the green image.
+    green: watch::Sender<bool>,
+    /// A ReplicaSet is read past the cache.
+    read: watch::Sender<bool>,
+    /// Events of ReplicaSets arrive again.
+    open: watch::Sender<bool>,
+}
+
+impl Way {
+    fn client(&self, inner: &Client) -> Client {
+        let (way, inner) = (self.clone(), inner.clone());
+        let service = tower::service_fn(move |request| way.clone().send(inner.clone(), request));
+        Client::new(service, "default")
+    }
+
+    async fn send(
+        self,
+        inner: Client,
+        request: Request<kube::client::Body>,
+    ) -> Result<Response<Body>, Lost> {
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        let loses = method == Method::POST
+            && uri.path().ends_with("/replicasets")
+            && !self.0.losing.send_replace(true);
+        if method == Method::GET && uri.path().contains("/replicasets/") {
+            self.0.read.send_replace(true);
+        }
+        let response = inner.send(request).await.map_err(|_| Lost)?.map(Body::new);
+        if loses {
+            reached(&self.0.green).await;
+            return Err(Lost);
+        }
+        let watches = uri
+            .query()
+            .is_some_and(|query| query.contains("watch=true"));
+        Ok(match watches {
+            true if uri.path().ends_with("/replicasets") => response.map(|body| self.held(body)),
+            true if uri.path().ends_with("/rollouts") => response.map(|body| self.overheard(body)),
+            _ => response,
+        })
+    }
+
+    fn held(self, body: Body) -> Body {
+        Body::from_stream(body.into_data_stream().then(move |events| {
+            let way = self.clone();
+            async move {
+                if *way.0.losing.borrow() {
+                    reached(&way.0.open).await;
+                }
+                events
+            }
+        }))
+    }
+
+    fn overheard(self, body: Body) -> Body {
+        Body::from_stream(body.into_data_stream().inspect(move |events| {
+            let text = events
+                .as_ref()
+                .map(|events| String::from_utf8_lossy(events));
+            if text.is_ok_and(|text| text.contains(r#""green""#)) {
+                self.0.green.send_replace(true);
+            }
+        }))
+    }
+}
+
+async fn reached(event: &watch::Sender<bool>) {
+    event
+        .subscribe()
+        .wait_for(|reached| *reached)
+        .await
+        .unwrap();
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the connection broke")]
+struct Lost;
+
+/// Two ReplicaSets got one number: the second was made before the first, which was there, had come into view.
+#[tokio::test]
+async fn no_decision_is_made_without_a_write_whose_answer_is_lost() {
+    let mut stage = Stage::new().await;
+    stage.create_services(&["web", "web-canary"]);
+    stage.create(&kinds::ROLLOUT, rollout("web", "blue", &steps()));
+    stage.until("web", |seen| seen.phase() == "Healthy").await;
+    stage.stop_controller().await;
+    let way = Way::default();
+    stage.start_controller_with(way.client(&stage.local.client().unwrap()));
+    let mut changes = stage.local.store.subscribe(stage.local.store.version());
+
+    stage.set_image("web", "yellow");
+    reached(&way.0.losing).await;
+    stage.set_image("web", "green");
+    tokio::select! {
+        _ = stage.until("web", |seen| seen.sets() == 3) => {}
+        () = reached(&way.0.read) => {}
+    }
+    way.0.open.send_replace(true);
+    stage.until("web", |seen| seen.sets() == 3).await;
+    assert_eq!(numbers_at_first(&mut changes), ["2", "3"]);
+    let paused =
+        |seen: &Seen| seen.phase() == "Paused" && seen.served("web") == "canary=20 stable=80";
+    stage.until("web", paused).await;
+    stage.close().await;
+}
+
+/// The revision that each new ReplicaSet was made with, in their order.
+fn numbers_at_first(changes: &mut Subscription) -> Vec<String> {
+    let changes = changes.ready().unwrap();
+    let made = changes
+        .iter()
+        .filter(|change| change.kind.kind == "ReplicaSet" && change.previous.is_none());
+    let number = |change: &Arc<Change>| {
+        let annotations = &change.object["metadata"]["annotations"];
+        annotations[labels::REVISION].as_str().unwrap().to_owned()
+    };
+    made.map(number).collect()
+}
