@@ -2,11 +2,12 @@
 //!
 //! `origin [--version VERSION] [--drain | --die-at-once]`
 //!
-//! It listens on 127.0.0.1:$PORT, reads every request's body to its end, and answers who it is and how many bytes it got. `VERSION` in
-//! the environment names its version, `--version` wins. On SIGTERM it goes on accepting for a second and finishes what is in flight
-//! (`--drain`, the default), or it is gone (`--die-at-once`).
+//! It listens on $POD_IP:$PORT (127.0.0.1 without `POD_IP`), reads every request's body to its end, and answers who it is and how many
+//! bytes it got. `VERSION` in the environment names its version, `--version` wins. On SIGTERM it goes on accepting for a second and
+//! finishes what is in flight (`--drain`, the default), or it is gone (`--die-at-once`).
 
-use std::net::Ipv4Addr;
+use std::env::VarError;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::pin;
 use std::time::Duration;
 
@@ -52,16 +53,25 @@ impl Origin {
     }
 }
 
+/// Where a pod is to listen.
+fn address() -> anyhow::Result<SocketAddr> {
+    let port = std::env::var("PORT").context("PORT is not set")?;
+    let port = port.parse().context("PORT is no port")?;
+    let address: IpAddr = match std::env::var("POD_IP") {
+        Ok(address) => address.parse().context("POD_IP is no address")?,
+        Err(VarError::NotPresent) => Ipv4Addr::LOCALHOST.into(),
+        Err(error) => return Err(error).context("POD_IP"),
+    };
+    Ok(SocketAddr::new(address, port))
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let origin = Origin::parse(std::env::args(), std::env::var("VERSION").ok())?;
-    let port: u16 = std::env::var("PORT")
-        .context("PORT is not set")?
-        .parse()
-        .context("PORT is no port")?;
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+    let address = address()?;
+    let listener = TcpListener::bind(address)
         .await
-        .with_context(|| format!("listening on 127.0.0.1:{port}"))?;
+        .with_context(|| format!("listening on {address}"))?;
     let mut terminate = signal(SignalKind::terminate())?;
     let (goodbye, leaving) = watch::channel(false);
     let mut connections = JoinSet::new();

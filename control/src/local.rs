@@ -27,7 +27,7 @@
 //! | [`standin`], [`behaviour`] | the server that stands in for an image, and how it misbehaves |
 //! | [`probes`] | asks a process how it is |
 //! | [`podstatus`] | what is known of a pod, as the kubelet says it |
-//! | [`ports`] | the loopback ports of processes |
+//! | [`place`], [`ports`] | where a pod listens; the loopback ports of processes |
 //! | [`logs`] | what pods have written |
 //! | [`notes`] | Events |
 
@@ -53,6 +53,7 @@ pub mod notes;
 mod owners;
 mod patch;
 pub mod persist;
+pub mod place;
 pub mod pods;
 pub mod podstatus;
 pub mod ports;

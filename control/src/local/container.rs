@@ -4,7 +4,8 @@
 //! we have no image to take an entrypoint from. Its probes are then answered by the stand-in's own readiness.
 //!
 //! Without effect, because there is one node and nothing to isolate from: resources, affinity, tolerations, securityContext, service
-//! accounts, pull secrets, DNS and host settings, and, for a stand-in, volumes. Refused, because the pod would not be what was asked
+//! accounts (and the mount of their token, which an API server adds), pull secrets, DNS and host settings, and, for a stand-in, volumes
+//! and all of a preStop hook but its sleep. Refused, because the pod would not be what was asked
 //! for: initContainers, further containers, postStart, `exec` in probes and hooks, and volumes of a process.
 
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::place;
 use super::probes::{Check, Probe, Probes};
 
 /// A pod that can be run.
@@ -21,6 +23,8 @@ pub struct Container {
     pub name: String,
     /// The container's image, as written.
     pub image: String,
+    /// Its TCP ports, in its order.
+    pub ports: Vec<u16>,
     /// How it runs.
     pub run: Run,
     /// What happens when it ends.
@@ -33,7 +37,10 @@ pub struct Container {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Run {
     /// As a server of ours.
-    StandIn,
+    StandIn {
+        /// How long it goes on as before when it is asked to end: the sleep of `lifecycle.preStop`.
+        pre_stop: Duration,
+    },
     /// As a process.
     Process(Box<Program>),
 }
@@ -97,7 +104,10 @@ impl Container {
             if restart != Restart::Always {
                 complaints.push("spec.containers[0].command: a pod that is to end needs a command on one machine".to_owned());
             }
-            Run::StandIn
+            let seconds = container["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64();
+            Run::StandIn {
+                pre_stop: Duration::from_secs(seconds.unwrap_or(0)),
+            }
         } else {
             Run::Process(Box::new(program(container, command, &mut complaints)))
         };
@@ -111,6 +121,7 @@ impl Container {
             Ok(Self {
                 name: text("name"),
                 image: text("image"),
+                ports: place::all(container),
                 run,
                 restart,
                 gates,
@@ -161,7 +172,8 @@ fn program(container: &Value, mut command: Vec<String>, complaints: &mut Vec<Str
             "spec.containers[0].lifecycle.postStart: not supported on one machine".to_owned(),
         );
     }
-    if !list(&container["volumeMounts"]).is_empty() {
+    let mut mounts = list(&container["volumeMounts"]).iter();
+    if mounts.any(|mount| mount["mountPath"] != ACCOUNT) {
         complaints.push(
             "spec.containers[0].volumeMounts: a process sees this machine's files; use its paths"
                 .to_owned(),
@@ -169,7 +181,7 @@ fn program(container: &Value, mut command: Vec<String>, complaints: &mut Vec<Str
     }
     let mut probe = |name: &str| {
         let probe = container.get(name)?;
-        Probe::parse(probe, &format!("spec.containers[0].{name}"))
+        Probe::parse(probe, container, &format!("spec.containers[0].{name}"))
             .map_err(|complaint| complaints.push(complaint))
             .ok()
     };
@@ -178,7 +190,10 @@ fn program(container: &Value, mut command: Vec<String>, complaints: &mut Vec<Str
         liveness: probe("livenessProbe"),
         readiness: probe("readinessProbe"),
     };
-    let pre_stop = lifecycle.get("preStop").map(pre_stop).transpose();
+    let pre_stop = lifecycle
+        .get("preStop")
+        .map(|hook| pre_stop(hook, container))
+        .transpose();
     let pre_stop = pre_stop
         .map_err(|complaint| complaints.push(complaint))
         .ok()
@@ -195,13 +210,13 @@ fn program(container: &Value, mut command: Vec<String>, complaints: &mut Vec<Str
     }
 }
 
-fn pre_stop(hook: &Value) -> Result<PreStop, String> {
+fn pre_stop(hook: &Value, container: &Value) -> Result<PreStop, String> {
     let field = "spec.containers[0].lifecycle.preStop";
     if let Some(seconds) = hook["sleep"]["seconds"].as_u64() {
         return Ok(PreStop::Sleep(Duration::from_secs(seconds)));
     }
     if hook.get("httpGet").is_some() {
-        return Probe::parse(hook, field).map(|probe| PreStop::Http(probe.check));
+        return Probe::parse(hook, container, field).map(|probe| PreStop::Http(probe.check));
     }
     Err(format!(
         "{field}: only sleep and httpGet are supported on one machine"
@@ -220,6 +235,9 @@ fn strings(value: &Value) -> Vec<String> {
         .collect()
 }
 
+/// Where the token of a pod's service account is mounted (Kubernetes, admission plugin ServiceAccount).
+const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -230,19 +248,27 @@ mod tests {
     fn a_command_makes_a_process_and_its_absence_a_stand_in() {
         let pod = |container: Value| json!({"spec": {"containers": [container]}});
         let process = Container::parse(&pod(
-            json!({"name": "app", "image": "x", "command": ["sh"], "args": ["-c", "true"]}),
+            json!({"name": "app", "image": "x", "command": ["sh"], "args": ["-c", "true"],
+                "volumeMounts": [{"name": "token", "mountPath": ACCOUNT}]}),
         ));
         let Run::Process(program) = process.unwrap().run else {
             panic!("a process is expected")
         };
         assert_eq!(program.command, ["sh", "-c", "true"]);
         let standin = Container::parse(&pod(
-            json!({"name": "app", "image": "x", "args": ["serve"]}),
+            json!({"name": "app", "image": "x", "args": ["serve"], "ports": [{"containerPort": 8001}],
+                "lifecycle": {"preStop": {"sleep": {"seconds": 3}}}}),
         ))
         .unwrap();
         assert_eq!(
-            (standin.run, standin.restart),
-            (Run::StandIn, Restart::Always)
+            (standin.run, standin.restart, standin.ports),
+            (
+                Run::StandIn {
+                    pre_stop: Duration::from_secs(3)
+                },
+                Restart::Always,
+                vec![8001]
+            )
         );
     }
 

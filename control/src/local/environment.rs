@@ -202,9 +202,13 @@ fn field(pod: &Value, path: &str) -> Option<String> {
                 .unwrap_or("default")
                 .to_owned(),
         ),
-        "status.podIP" | "status.hostIP" | "status.podIPs" | "status.hostIPs" => {
-            Some("127.0.0.1".to_owned())
-        }
+        "status.podIP" | "status.podIPs" => Some(
+            pod["status"]["podIP"]
+                .as_str()
+                .unwrap_or("127.0.0.1")
+                .to_owned(),
+        ),
+        "status.hostIP" | "status.hostIPs" => Some("127.0.0.1".to_owned()),
         _ => None,
     }
 }

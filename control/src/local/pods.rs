@@ -6,65 +6,64 @@
 //! A pod that was recorded by an earlier process of ours is dead: its container is started again in place, with its restart counted,
 //! so that ReplicaSets and their hashes stay as they are.
 
+pub mod cluster;
+pub mod embedded;
 mod pod;
 mod process;
 mod stand_in;
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub(super) use self::pod::PORT;
-use self::pod::{Pod, Wanted, Wish};
+use self::cluster::{Cluster, News};
+pub(super) use self::embedded::PORT;
+use self::pod::{Pod, Seen, Wanted, Wish};
 use super::container::{Container, Run};
 use super::kinds;
 use super::launcher::Launcher;
 use super::logs::PodLogs;
 use super::owners;
-use super::podstatus::{self, Tale};
-use super::ports::Ports;
-use super::store::{self, Change, Object, Store, Subscription, What};
+use super::podstatus::{self, Report, Tale};
+use super::store::{self, Object, Store};
 
 /// What pods need to live.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    /// The objects.
-    pub store: Store,
+    /// The cluster they are pods of.
+    pub cluster: Arc<dyn Cluster>,
     /// Starts processes.
     pub launcher: Arc<Launcher>,
     /// Takes what they write.
     pub logs: PodLogs,
-    /// Their ports.
-    pub ports: Ports,
 }
 
 /// Runs all pods until `shutdown`, then ends them; returns when none is left.
 pub async fn run(machine: Machine, shutdown: CancellationToken) {
+    let mut news = machine.cluster.news();
     let (configured, configuration) = watch::channel(());
     let mut set = Pods {
         machine,
         tasks: JoinSet::new(),
-        wishes: BTreeMap::new(),
+        pods: BTreeMap::new(),
         configured,
         configuration,
     };
-    let mut changes = set.look();
     loop {
         tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
             Some(ended) = set.tasks.join_next() => ended_well(ended),
-            next = changes.next() => match next {
-                Ok(next) => next.iter().for_each(|change| set.take(change)),
-                Err(expired) => {
-                    tracing::debug!(%expired, "pods are listed again");
-                    changes = set.look();
-                }
+            next = news.next() => match next {
+                Some(news) => set.hear(news),
+                None => break,
             },
         }
     }
@@ -81,10 +80,16 @@ pub(super) fn declare_lost(store: &Store) {
         }
         let container = &pod["spec"]["containers"][0];
         let text = |field: &str| container[field].as_str().unwrap_or_default().to_owned();
-        let (name, image) = (text("name"), text("image"));
+        let report = Report {
+            container: text("name"),
+            image: text("image"),
+            address: Ipv4Addr::LOCALHOST.into(),
+            tale,
+            now,
+        };
         let (namespace, pod) = (store::text(&pod, "namespace"), store::text(&pod, "name"));
         let written = store.update_status(&kinds::POD, namespace, pod, None, |pod| {
-            podstatus::write(pod, &name, &image, &tale, now);
+            podstatus::write(pod, &report);
         });
         if let Err(error) = written {
             tracing::debug!(pod, %error, "a pod went while it was written");
@@ -101,43 +106,31 @@ fn ended_well(task: Result<(), tokio::task::JoinError>) {
 struct Pods {
     machine: Machine,
     tasks: JoinSet<()>,
-    /// By the pod's uid.
-    wishes: BTreeMap<String, watch::Sender<Wanted>>,
+    /// By uid: what is wanted of each.
+    pods: BTreeMap<String, watch::Sender<Seen>>,
     /// Tells pods that wait for a ConfigMap or Secret that one was written.
     configured: watch::Sender<()>,
     configuration: watch::Receiver<()>,
 }
 
 impl Pods {
-    /// Looks at all pods there are, and returns what follows.
-    fn look(&mut self) -> Subscription {
-        let listing = self.machine.store.list(&kinds::POD, None);
-        let present: Vec<&str> = listing
-            .objects
-            .iter()
-            .map(|pod| store::text(pod, "uid"))
-            .collect();
-        let gone = |uid: &String| !present.contains(&uid.as_str());
-        let gone: Vec<String> = self
-            .wishes
-            .keys()
-            .filter(|uid| gone(uid))
-            .cloned()
-            .collect();
-        gone.iter().for_each(|uid| self.gone(uid));
-        listing.objects.iter().for_each(|pod| self.present(pod));
-        self.configured.send_replace(());
-        self.machine.store.subscribe(listing.version)
-    }
-
-    fn take(&mut self, change: &Change) {
-        if change.kind == &kinds::CONFIG_MAP || change.kind == &kinds::SECRET {
-            self.configured.send_replace(());
-        } else if change.kind == &kinds::POD {
-            match change.what {
-                What::Added | What::Modified => self.present(&change.object),
-                What::Deleted => self.gone(store::text(&change.object, "uid")),
+    fn hear(&mut self, news: News) {
+        match news {
+            News::Pods(all) => {
+                let is_listed =
+                    |uid: &str| all.iter().any(|listed| store::text(listed, "uid") == uid);
+                let gone = self.pods.extract_if(.., |uid, _| !is_listed(uid));
+                gone.for_each(|(_, pod)| tell(&pod, Wish::Gone));
+                all.iter().for_each(|pod| self.present(pod));
+                self.configured.send_replace(());
             }
+            News::Pod(pod) => self.present(&pod),
+            News::Gone(pod) => {
+                if let Some(pod) = self.pods.remove(store::text(&pod, "uid")) {
+                    tell(&pod, Wish::Gone);
+                }
+            }
+            News::Configuration => self.configured.send_replace(()),
         }
     }
 
@@ -146,36 +139,34 @@ impl Pods {
             wish: wish(pod),
             gates_met: podstatus::gates_met(pod),
         };
-        if let Some(known) = self.wishes.get(store::text(pod, "uid")) {
-            known.send_if_modified(|known| std::mem::replace(known, wanted) != wanted);
+        let seen = Seen {
+            wanted,
+            object: Arc::clone(pod),
+        };
+        if let Some(known) = self.pods.get(store::text(pod, "uid")) {
+            known.send_if_modified(|known| std::mem::replace(known, seen).wanted != wanted);
             return;
         }
-        let (sender, receiver) = watch::channel(wanted);
-        self.wishes
-            .insert(store::text(pod, "uid").to_owned(), sender);
+        let (sender, receiver) = watch::channel(seen);
+        self.pods.insert(store::text(pod, "uid").to_owned(), sender);
         self.tasks.spawn(live(
             self.machine.clone(),
-            Arc::clone(pod),
             receiver,
             self.configuration.clone(),
         ));
     }
 
-    fn gone(&mut self, uid: &str) {
-        if let Some(wanted) = self.wishes.remove(uid) {
-            wanted.send_modify(|wanted| wanted.wish = Wish::Gone);
-        }
-    }
-
     /// Ends all pods; their objects stay, for a next process of ours to take up.
     async fn end(mut self) {
-        for wanted in self.wishes.values() {
-            wanted.send_modify(|wanted| wanted.wish = Wish::Shutdown);
-        }
+        self.pods.values().for_each(|pod| tell(pod, Wish::Shutdown));
         while let Some(ended) = self.tasks.join_next().await {
             ended_well(ended);
         }
     }
+}
+
+fn tell(pod: &watch::Sender<Seen>, wish: Wish) {
+    pod.send_modify(|seen| seen.wanted.wish = wish);
 }
 
 /// What a pod's object wants of its task.
@@ -190,24 +181,21 @@ fn wish(pod: &Value) -> Wish {
 }
 
 /// One pod, from its first sight to its end.
-async fn live(
-    machine: Machine,
-    object: Object,
-    wanted: watch::Receiver<Wanted>,
-    configuration: watch::Receiver<()>,
-) {
-    let mut pod = Pod::new(machine, &object, wanted, configuration);
+async fn live(machine: Machine, seen: watch::Receiver<Seen>, configuration: watch::Receiver<()>) {
+    let mut pod = Pod::new(machine, seen, configuration);
+    let object = pod.object();
     let over = owners::has_ended(&object) || pod.wish() != Wish::Run;
     match Container::parse(&object) {
         _ if over => pod.wait_for_the_end().await,
         Err(complaints) => pod.refuse(&complaints.join("; ")).await,
-        Ok(Container {
-            run: Run::StandIn, ..
-        }) => stand_in::live(&mut pod).await,
-        Ok(Container {
-            run: Run::Process(program),
-            restart,
-            ..
-        }) => process::live(&mut pod, &program, restart).await,
+        Ok(container) => match container.run {
+            Run::StandIn { pre_stop } => {
+                stand_in::live(&mut pod, &container.ports, pre_stop).await;
+            }
+            Run::Process(program) => {
+                let ports = &container.ports;
+                process::live(&mut pod, &program, ports, container.restart).await;
+            }
+        },
     }
 }

@@ -1,5 +1,7 @@
 //! What is known of a pod's container, and the status that says it as the kubelet would.
 
+use std::net::IpAddr;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -143,13 +145,35 @@ impl Tale {
     }
 }
 
+/// What a pod's status is to say.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// The container's name.
+    pub container: String,
+    /// The container's image, as written.
+    pub image: String,
+    /// The pod's address.
+    pub address: IpAddr,
+    /// What is known of the container.
+    pub tale: Tale,
+    /// When that is.
+    pub now: Timestamp,
+}
+
 /// Writes a pod's status. What others wrote there, such as conditions of their own, stays.
-pub fn write(pod: &mut Value, name: &str, image: &str, tale: &Tale, now: Timestamp) {
+pub fn write(pod: &mut Value, report: &Report) {
+    let Report {
+        container: name,
+        image,
+        address,
+        tale,
+        now,
+    } = report;
     let ready = tale.ready && gates_met(pod);
     let started = pod["status"]["startTime"]
         .as_str()
-        .map_or_else(|| whole_seconds(now), str::to_owned);
-    let conditions = conditions(pod, name, tale, ready, &whole_seconds(now));
+        .map_or_else(|| whole_seconds(*now), str::to_owned);
+    let conditions = conditions(pod, name, tale, ready, &whole_seconds(*now));
     let qos = pod["status"]["qosClass"]
         .as_str()
         .unwrap_or("BestEffort")
@@ -157,10 +181,10 @@ pub fn write(pod: &mut Value, name: &str, image: &str, tale: &Tale, now: Timesta
     let status = &mut pod["status"];
     status["phase"] = json!(tale.phase());
     status["conditions"] = Value::Array(conditions);
-    status["hostIP"] = json!(LOOPBACK);
-    status["hostIPs"] = json!([{"ip": LOOPBACK}]);
-    status["podIP"] = json!(LOOPBACK);
-    status["podIPs"] = json!([{"ip": LOOPBACK}]);
+    status["hostIP"] = json!(HOST);
+    status["hostIPs"] = json!([{"ip": HOST}]);
+    status["podIP"] = json!(address);
+    status["podIPs"] = json!([{"ip": address}]);
     status["startTime"] = json!(started);
     status["containerStatuses"] = json!([container(name, image, tale)]);
     status["qosClass"] = json!(qos);
@@ -297,8 +321,8 @@ fn condition(pod: &Value, kind: &str, why_not: Option<&(&str, String)>, now: &st
     condition
 }
 
-/// The one address there is.
-const LOOPBACK: &str = "127.0.0.1";
+/// The address of the node: this machine.
+const HOST: &str = "127.0.0.1";
 /// Exit code of a container nobody saw end, as the kubelet gives it.
 pub const LOST: i32 = 137;
 
@@ -320,6 +344,16 @@ mod tests {
             ready,
             started: true,
             ..Tale::default()
+        }
+    }
+
+    fn report(image: &str, tale: Tale, now: Timestamp) -> Report {
+        Report {
+            container: "app".to_owned(),
+            image: image.to_owned(),
+            address: [127, 0, 0, 1].into(),
+            tale,
+            now,
         }
     }
 
@@ -347,7 +381,7 @@ mod tests {
     #[test]
     fn a_running_pod_reads_as_one_of_the_kubelets() {
         let mut pod = json!({"status": {}});
-        write(&mut pod, "app", "demo:blue", &running(true), at(3));
+        write(&mut pod, &report("demo:blue", running(true), at(3)));
         insta::assert_json_snapshot!(pod["status"], @r#"
         {
           "phase": "Running",
@@ -437,9 +471,9 @@ mod tests {
         let mut pod = json!({"status": {}});
         let since =
             |pod: &Value| find_condition(pod, "Ready").unwrap()["lastTransitionTime"].clone();
-        write(&mut pod, "app", "demo", &running(false), at(1));
-        write(&mut pod, "app", "demo", &running(true), at(2));
-        write(&mut pod, "app", "demo", &running(true), at(3));
+        write(&mut pod, &report("demo", running(false), at(1)));
+        write(&mut pod, &report("demo", running(true), at(2)));
+        write(&mut pod, &report("demo", running(true), at(3)));
         assert_eq!(since(&pod), "1970-01-01T00:00:02Z");
     }
 
@@ -449,17 +483,17 @@ mod tests {
             "spec": {"readinessGates": [{"conditionType": "example.org/open"}]},
             "status": {"conditions": [{"type": "example.org/open", "status": "False"}]},
         });
-        write(&mut pod, "app", "demo", &running(true), at(1));
+        write(&mut pod, &report("demo", running(true), at(1)));
         assert!(!condition_is_true(&pod, "Ready") && condition_is_true(&pod, "ContainersReady"));
         pod["status"]["conditions"][5]["status"] = json!("True");
-        write(&mut pod, "app", "demo", &running(true), at(2));
+        write(&mut pod, &report("demo", running(true), at(2)));
         assert!(condition_is_true(&pod, "Ready"));
     }
 
     #[test]
     fn what_ran_under_an_earlier_process_has_ended() {
         let mut pod = json!({"status": {}});
-        write(&mut pod, "app", "demo", &running(true), at(3));
+        write(&mut pod, &report("demo", running(true), at(3)));
         let tale = Tale::carried_over(&pod, at(9));
         assert_eq!(
             tale.last

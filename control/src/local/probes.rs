@@ -1,10 +1,10 @@
 //! Asking a process whether it is well: the probes of its container.
 //!
-//! `httpGet` and `tcpSocket` as the kubelet does them, on the pod's own port whatever port the probe names; `exec` and `grpc` are
-//! refused. One difference: until a probe has succeeded for the first time it is also asked early, after 10 ms, 20 ms, 40 ms and so
+//! `httpGet` and `tcpSocket` as the kubelet does them, on one machine on the pod's own port whatever port the probe names; `exec` and
+//! `grpc` are refused. One difference: until a probe has succeeded for the first time it is also asked early, after 10 ms, 20 ms, 40 ms and so
 //! on, then every half second, so that a process that is up in no time is ready in no time. An early failure does not count.
 
-use std::net::Ipv4Addr;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +17,8 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::place::{self, Place};
 
 /// What is asked, and how the answers count.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,13 +42,26 @@ pub struct Probe {
 pub enum Check {
     /// GET this path with these headers; 200 to 399 is good.
     Http {
+        /// The port that is named.
+        port: Option<u16>,
         /// Path and query.
         path: String,
         /// Headers to send besides Host.
         headers: Vec<(HeaderName, HeaderValue)>,
     },
     /// A connection is good.
-    Tcp,
+    Tcp {
+        /// The port that is named.
+        port: Option<u16>,
+    },
+}
+
+impl Check {
+    fn port(&self) -> Option<u16> {
+        match self {
+            Self::Http { port, .. } | Self::Tcp { port } => *port,
+        }
+    }
 }
 
 /// Which probe of a container.
@@ -74,7 +89,7 @@ impl Purpose {
 impl Probe {
     /// What is asked where no readiness probe is given: a connection, until the first succeeds.
     pub const CONNECT: Self = Self {
-        check: Check::Tcp,
+        check: Check::Tcp { port: None },
         initial_delay: Duration::ZERO,
         period: Duration::from_secs(1),
         timeout: Duration::from_secs(1),
@@ -82,16 +97,18 @@ impl Probe {
         failure_threshold: 3,
     };
 
-    /// Reads a probe as it stands in a container.
+    /// Reads a probe as it stands in `container`.
     ///
     /// # Errors
     /// What of it cannot be done here, beginning with `field`.
-    pub fn parse(probe: &Value, field: &str) -> Result<Self, String> {
+    pub fn parse(probe: &Value, container: &Value, field: &str) -> Result<Self, String> {
         let check = if let Some(get) = probe.get("httpGet") {
-            http_check(get, field)?
+            http_check(get, container, field)?
         } else if let Some(tcp) = probe.get("tcpSocket") {
             own_host(tcp, &format!("{field}.tcpSocket"))?;
-            Check::Tcp
+            Check::Tcp {
+                port: place::named(&tcp["port"], container),
+            }
         } else {
             let kind = if probe.get("grpc").is_some() {
                 "grpc"
@@ -122,7 +139,7 @@ impl Probe {
     }
 }
 
-fn http_check(get: &Value, field: &str) -> Result<Check, String> {
+fn http_check(get: &Value, container: &Value, field: &str) -> Result<Check, String> {
     let field = format!("{field}.httpGet");
     own_host(get, &field)?;
     if get
@@ -155,7 +172,11 @@ fn http_check(get: &Value, field: &str) -> Result<Check, String> {
         .map(header)
         .collect::<Option<_>>()
         .ok_or_else(|| format!("{field}.httpHeaders: not a valid header"))?;
-    Ok(Check::Http { path, headers })
+    Ok(Check::Http {
+        port: place::named(&get["port"], container),
+        path,
+        headers,
+    })
 }
 
 fn header(header: &Value) -> Option<(HeaderName, HeaderValue)> {
@@ -199,7 +220,7 @@ pub struct Probes {
 
 impl Probes {
     /// Asks for as long as the returned tasks live (dropping them ends it) and tells `verdicts`.
-    pub fn start(&self, port: u16, verdicts: &mpsc::Sender<Verdict>) -> JoinSet<()> {
+    pub fn start(&self, place: Place, verdicts: &mpsc::Sender<Verdict>) -> JoinSet<()> {
         let Self {
             startup,
             liveness,
@@ -209,18 +230,18 @@ impl Probes {
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             if let Some(startup) = startup {
-                ask(Purpose::Startup, &startup, port, &verdicts, true).await;
+                ask(Purpose::Startup, &startup, place, &verdicts, true).await;
             }
             let living = async {
                 if let Some(liveness) = liveness {
-                    ask(Purpose::Liveness, &liveness, port, &verdicts, false).await;
+                    ask(Purpose::Liveness, &liveness, place, &verdicts, false).await;
                 }
             };
             let once = readiness.is_none();
             let readiness = readiness.unwrap_or(Probe::CONNECT);
             tokio::join!(
                 living,
-                ask(Purpose::Readiness, &readiness, port, &verdicts, once)
+                ask(Purpose::Readiness, &readiness, place, &verdicts, once)
             );
         });
         tasks
@@ -231,7 +252,7 @@ impl Probes {
 async fn ask(
     purpose: Purpose,
     probe: &Probe,
-    port: u16,
+    place: Place,
     verdicts: &mpsc::Sender<Verdict>,
     once: bool,
 ) {
@@ -240,12 +261,12 @@ async fn ask(
     let mut next = Instant::now();
     loop {
         next += probe.period;
-        let mut answer = attempt(&probe.check, port, probe.timeout).await;
+        let mut answer = attempt(&probe.check, place, probe.timeout).await;
         let mut pause = EARLY_FIRST;
         while answer.is_err() && !tally.succeeded && Instant::now() + pause < next {
             sleep(pause).await;
             pause = (pause * 2).min(EARLY_MAX);
-            answer = attempt(&probe.check, port, probe.timeout).await;
+            answer = attempt(&probe.check, place, probe.timeout).await;
         }
         let changed = tally.count(answer.is_ok(), probe);
         let verdict = Verdict {
@@ -310,13 +331,14 @@ impl Tally {
 ///
 /// # Errors
 /// The kubelet's words for what was wrong.
-pub(super) async fn attempt(check: &Check, port: u16, limit: Duration) -> Result<(), String> {
+pub(super) async fn attempt(check: &Check, place: Place, limit: Duration) -> Result<(), String> {
+    let address = place.of(check.port());
     let asked = async {
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await;
-        let stream = stream.map_err(|error| format!("dial tcp 127.0.0.1:{port}: {error}"))?;
+        let stream = TcpStream::connect(address).await;
+        let stream = stream.map_err(|error| format!("dial tcp {address}: {error}"))?;
         match check {
-            Check::Tcp => Ok(()),
-            Check::Http { path, headers } => get(stream, port, path, headers).await,
+            Check::Tcp { .. } => Ok(()),
+            Check::Http { path, headers, .. } => get(stream, address, path, headers).await,
         }
     };
     timeout(limit, asked)
@@ -326,11 +348,11 @@ pub(super) async fn attempt(check: &Check, port: u16, limit: Duration) -> Result
 
 async fn get(
     stream: TcpStream,
-    port: u16,
+    address: SocketAddr,
     path: &str,
     headers: &[(HeaderName, HeaderValue)],
 ) -> Result<(), String> {
-    let broken = |error: hyper::Error| format!("Get \"http://127.0.0.1:{port}{path}\": {error}");
+    let broken = |error: hyper::Error| format!("Get \"http://{address}{path}\": {error}");
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(broken)?;
@@ -342,8 +364,7 @@ async fn get(
     for (name, value) in headers {
         request.headers_mut().insert(name, value.clone());
     }
-    let own_host =
-        HeaderValue::try_from(format!("127.0.0.1:{port}")).map_err(|error| error.to_string())?;
+    let own_host = HeaderValue::try_from(address.to_string()).map_err(|error| error.to_string())?;
     request
         .headers_mut()
         .entry(http::header::HOST)
@@ -367,6 +388,8 @@ const EARLY_MAX: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use serde_json::json;
     use tokio::net::TcpListener;
 
@@ -374,10 +397,16 @@ mod tests {
 
     #[test]
     fn a_probe_has_the_kubelets_defaults() {
-        let probe = Probe::parse(&json!({"httpGet": {"port": "http"}}), "readinessProbe").unwrap();
+        let probe = Probe::parse(
+            &json!({"httpGet": {"port": "http"}}),
+            &json!({"ports": [{"name": "http", "containerPort": 8001}]}),
+            "readinessProbe",
+        )
+        .unwrap();
         let seconds = Duration::from_secs;
         let expected = Probe {
             check: Check::Http {
+                port: Some(8001),
                 path: "/".to_owned(),
                 headers: vec![],
             },
@@ -394,7 +423,7 @@ mod tests {
     fn what_cannot_be_asked_is_refused_by_name() {
         let check = |probe: Value, complaint: &str| {
             assert_eq!(
-                Probe::parse(&probe, "livenessProbe").unwrap_err(),
+                Probe::parse(&probe, &Value::Null, "livenessProbe").unwrap_err(),
                 complaint
             );
         };
@@ -460,7 +489,12 @@ mod tests {
             liveness: None,
             readiness: Some(slow),
         };
-        let asking = probes.start(port, &verdicts);
+        let place = Place {
+            address: Ipv4Addr::LOCALHOST.into(),
+            port,
+            is_given: true,
+        };
+        let asking = probes.start(place, &verdicts);
         let _listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
             .await
             .unwrap();

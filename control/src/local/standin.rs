@@ -1,11 +1,11 @@
-//! The server that stands in for a pod whose image we cannot run: HTTP/1.1 and h2c on one loopback port.
+//! The server that stands in for a pod whose image we cannot run: HTTP/1.1 and h2c on one port.
 //!
 //! `/color` answers the image's tag as Argo's rollouts demo does; every other path answers, in JSON, who was asked and what. How it
 //! misbehaves is [`Behaviour`]'s to say. While its pod terminates it keeps serving until nothing is in flight any more.
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,12 +48,12 @@ pub struct StandIn {
 }
 
 impl StandIn {
-    /// Takes a free loopback port.
+    /// Takes this address; port 0 is a free one.
     ///
     /// # Errors
-    /// When the operating system has none.
-    pub async fn bind() -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    /// What the operating system says.
+    pub async fn bind(address: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         Ok(Self { listener, address })
     }
@@ -313,6 +313,8 @@ const PREFACE_MAX: Duration = Duration::from_secs(75);
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use hyper::client::conn;
     use tokio::task::JoinHandle;
 
@@ -325,7 +327,9 @@ mod tests {
     }
 
     async fn serve(image: &str, environment: &[(&str, &str)]) -> Served {
-        let standin = StandIn::bind().await.unwrap();
+        let standin = StandIn::bind((Ipv4Addr::LOCALHOST, 0).into())
+            .await
+            .unwrap();
         let (drain, draining) = watch::channel(None);
         let identity = Identity {
             pod: "web-x".to_owned(),

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -21,8 +22,8 @@ use super::launcher::Launcher;
 use super::logs::PodLogs;
 use super::namespaces::Namespaces;
 use super::notes;
+use super::pods::embedded::Embedded;
 use super::pods::{self, Machine};
-use super::ports::Ports;
 use super::replicasets::ReplicaSets;
 use super::slices::Slices;
 use super::store::{self, Change, Error, Object, Store, Subscription};
@@ -44,10 +45,9 @@ impl Workloads {
     /// Outside a tokio runtime.
     pub fn start(store: &Store, logs: &PodLogs, program: PathBuf) -> io::Result<Self> {
         let machine = Machine {
-            store: store.clone(),
+            cluster: Arc::new(Embedded::new(store.clone())),
             launcher: Launcher::start(program)?,
             logs: logs.clone(),
-            ports: Ports::default(),
         };
         pods::declare_lost(store);
         let shutdown = CancellationToken::new();

@@ -1,16 +1,24 @@
 //! What all pods have in common, however they run: they are told what is wanted, and tell how they are.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::Machine;
-use crate::local::environment::{self, Source};
-use crate::local::kinds;
-use crate::local::notes::{self, Tone};
-use crate::local::podstatus::{self, State, Tale};
-use crate::local::store::{self, Deletion, Object};
+use super::cluster::PodName;
+use crate::local::environment;
+use crate::local::notes::Tone;
+use crate::local::podstatus::{self, Report, State, Tale};
+use crate::local::store::{self, Object};
+
+/// What is wanted of a pod's task, and its object as last seen.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub(super) wanted: Wanted,
+    pub(super) object: Object,
+}
 
 /// What is wanted of a pod's task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,14 +45,13 @@ pub(super) enum Wish {
 #[derive(Debug)]
 pub(super) struct Pod {
     pub(super) machine: Machine,
-    pub(super) namespace: String,
-    pub(super) name: String,
+    pub(super) name: PodName,
+    pub(super) address: IpAddr,
     pub(super) container: String,
     pub(super) image: String,
     /// What is told of its container; write it by [`Pod::report`].
     pub(super) tale: Tale,
-    uid: String,
-    wanted: watch::Receiver<Wanted>,
+    seen: watch::Receiver<Seen>,
     told: Wanted,
     configuration: watch::Receiver<()>,
 }
@@ -52,48 +59,44 @@ pub(super) struct Pod {
 impl Pod {
     pub(super) fn new(
         machine: Machine,
-        object: &Object,
-        wanted: watch::Receiver<Wanted>,
+        seen: watch::Receiver<Seen>,
         configuration: watch::Receiver<()>,
     ) -> Self {
+        let object = seen.borrow().object.clone();
         let container = &object["spec"]["containers"][0];
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let told = Wanted {
             wish: Wish::Run,
-            gates_met: podstatus::gates_met(object),
+            gates_met: podstatus::gates_met(&object),
         };
+        let name = PodName::of(&object);
         Self {
+            address: machine.cluster.address(&name),
             machine,
-            namespace: store::text(object, "namespace").to_owned(),
-            name: store::text(object, "name").to_owned(),
+            name,
             container: text(&container["name"]),
             image: text(&container["image"]),
-            tale: Tale::carried_over(object, store::now()),
-            uid: store::text(object, "uid").to_owned(),
-            wanted,
+            tale: Tale::carried_over(&object, store::now()),
+            seen,
             told,
             configuration,
         }
     }
 
-    /// The object as it is now, unless it is gone.
-    pub(super) fn object(&self) -> Option<Object> {
-        let found = self
-            .machine
-            .store
-            .get(&kinds::POD, &self.namespace, &self.name);
-        found.filter(|found| store::text(found, "uid") == self.uid)
+    /// The object as last seen.
+    pub(super) fn object(&self) -> Object {
+        self.seen.borrow().object.clone()
     }
 
     /// What is wanted now.
     pub(super) fn wish(&self) -> Wish {
-        self.wanted.borrow().wish
+        self.seen.borrow().wanted.wish
     }
 
     /// Waits until something else is wanted than was last told; returns it. Cancel safe.
     pub(super) async fn another_wish(&mut self) -> Wish {
         loop {
-            let wanted = *self.wanted.borrow_and_update();
+            let wanted = self.seen.borrow_and_update().wanted;
             if wanted.wish != self.told.wish {
                 self.told = wanted;
                 return wanted.wish;
@@ -102,7 +105,7 @@ impl Pod {
                 self.told = wanted;
                 self.report(); // A readiness gate has moved.
             }
-            if self.wanted.changed().await.is_err() {
+            if self.seen.changed().await.is_err() {
                 std::future::pending::<()>().await; // The last wish was told: there will be no other.
             }
         }
@@ -116,24 +119,16 @@ impl Pod {
         self.told.wish
     }
 
-    /// Takes the pod: its object says where it runs and on which port.
-    pub(super) fn bind(&self, port: u16) {
-        self.write(|pod| {
-            pod["spec"]["nodeName"] = json!(NODE);
-            pod["metadata"]["annotations"][PORT] = json!(port.to_string());
-        });
-    }
-
     /// Writes the status.
     pub(super) fn report(&self) {
-        let now = store::now();
-        let (store, uid) = (&self.machine.store, self.uid.as_str());
-        let written = store.update_status(&kinds::POD, &self.namespace, &self.name, None, |pod| {
-            if store::text(pod, "uid") == uid {
-                podstatus::write(pod, &self.container, &self.image, &self.tale, now);
-            }
-        });
-        self.log(written.map(drop));
+        let report = Report {
+            container: self.container.clone(),
+            image: self.image.clone(),
+            address: self.address,
+            tale: self.tale.clone(),
+            now: store::now(),
+        };
+        self.machine.cluster.report(&self.name, report);
     }
 
     /// Writes what its container does now.
@@ -144,15 +139,9 @@ impl Pod {
 
     /// Notes something for people to read.
     pub(super) fn note(&self, tone: Tone, reason: &str, message: &str) {
-        if let Some(object) = self.object() {
-            notes::note(
-                &self.machine.store,
-                &object,
-                COMPONENT,
-                tone,
-                reason,
-                message,
-            );
+        let Seen { object, wanted } = self.seen.borrow().clone();
+        if wanted.wish != Wish::Gone {
+            self.machine.cluster.note(&object, tone, reason, message);
         }
     }
 
@@ -161,19 +150,16 @@ impl Pod {
         &self,
         given: Vec<(String, String)>,
     ) -> Result<Vec<(String, String)>, environment::Error> {
-        let Some(object) = self.object() else {
-            return Err(environment::Error::Missing("the pod is gone".to_owned()));
-        };
+        let mut object = Value::clone(&self.object());
+        object["status"]["podIP"] = json!(self.address);
         environment::resolve(
             &object,
             &object["spec"]["containers"][0],
             given,
             |source, name| {
-                let kind = match source {
-                    Source::ConfigMap => &kinds::CONFIG_MAP,
-                    Source::Secret => &kinds::SECRET,
-                };
-                self.machine.store.get(kind, &self.namespace, name)
+                self.machine
+                    .cluster
+                    .configuration(source, &self.name.namespace, name)
             },
         )
     }
@@ -220,50 +206,21 @@ impl Pod {
 
     /// Nothing of it runs any more: its object goes, if it was asked to.
     pub(super) fn leave(&self, wish: Wish) {
+        let forget = || {
+            self.machine
+                .logs
+                .remove(&self.name.namespace, &self.name.name);
+        };
         match wish {
             Wish::Run | Wish::Shutdown => {}
-            Wish::Gone => self.machine.logs.remove(&self.namespace, &self.name),
+            Wish::Gone => forget(),
             Wish::End(_) => {
-                self.machine.logs.remove(&self.namespace, &self.name);
-                let deletion = Deletion {
-                    uid: Some(self.uid.clone()),
-                    ..Deletion::now()
-                };
-                let deleted =
-                    self.machine
-                        .store
-                        .delete(&kinds::POD, &self.namespace, &self.name, &deletion);
-                self.log(deleted.map(drop));
+                forget();
+                self.machine.cluster.remove(&self.name);
             }
-        }
-    }
-
-    fn write(&self, mut change: impl FnMut(&mut Value)) {
-        let uid = self.uid.as_str();
-        let written =
-            self.machine
-                .store
-                .update(&kinds::POD, &self.namespace, &self.name, None, |pod| {
-                    if store::text(pod, "uid") == uid {
-                        change(pod);
-                    }
-                });
-        self.log(written.map(drop));
-    }
-
-    /// A write fails only if the object has gone meanwhile, and then what is wanted will say so.
-    fn log(&self, written: Result<(), store::Error>) {
-        if let Err(error) = written {
-            tracing::debug!(pod = %self.name, namespace = %self.namespace, %error, "a pod went while it was written");
         }
     }
 }
 
-/// The one node.
-const NODE: &str = "sidestep";
-/// Annotation on pods: the loopback port of the pod's process or stand-in, decimal.
-pub(in crate::local) const PORT: &str = "sidestep.dev/port";
-/// Who notes.
-const COMPONENT: &str = "kubelet";
 /// The kubelet's word for a container that cannot be made from its spec.
 pub(super) const CONFIG_ERROR: &str = "CreateContainerConfigError";

@@ -17,13 +17,14 @@ use crate::local::environment::expand;
 use crate::local::launcher::{Launch, Process};
 use crate::local::logs::PodLog;
 use crate::local::notes::Tone;
+use crate::local::place::Place;
 use crate::local::podstatus::{LOST, Outcome, State, Terminated};
 use crate::local::ports::Port;
 use crate::local::probes::{self, Purpose, Verdict};
 use crate::local::store;
 
 /// Runs a pod's process until the pod should end or its process has done what it was to do.
-pub(super) async fn live(pod: &mut Pod, program: &Program, restart: Restart) {
+pub(super) async fn live(pod: &mut Pod, program: &Program, ports: &[u16], restart: Restart) {
     if let Some(last) = pod.tale.last.clone()
         && !restart.restarts(last.exit_code)
     {
@@ -33,14 +34,14 @@ pub(super) async fn live(pod: &mut Pod, program: &Program, restart: Restart) {
     let mut back_off = BackOff::default();
     let mut port = None;
     loop {
-        let Some(port) = keep_port(pod, &mut port) else {
+        let Some(place) = place(pod, ports, &mut port) else {
             return pod.refuse("no loopback port is free").await;
         };
-        let Some(environment) = pod.wait_for_environment(&given(pod, port)).await else {
+        let Some(environment) = pod.wait_for_environment(&given(pod, place)).await else {
             return pod.leave(pod.wish());
         };
         let begun = Instant::now();
-        let ended = run(pod, program, environment, port).await;
+        let ended = run(pod, program, environment, place).await;
         if pod.wish() != Wish::Run {
             return pod.leave(pod.wish());
         }
@@ -56,28 +57,43 @@ pub(super) async fn live(pod: &mut Pod, program: &Program, restart: Restart) {
     }
 }
 
-/// The pod's port: the one it has, unless somebody else took it while its process was down.
-fn keep_port(pod: &Pod, port: &mut Option<Port>) -> Option<u16> {
-    if !port.as_ref().is_some_and(Port::is_free) {
-        *port = pod.machine.ports.take().ok();
-        pod.bind(port.as_ref()?.number());
+/// Where the pod is to listen. Where pods share an address that is on the port it has, unless somebody else took that while its process
+/// was down; else on the container's own first port.
+fn place(pod: &Pod, ports: &[u16], given: &mut Option<Port>) -> Option<Place> {
+    let address = pod.address;
+    let Some(shared) = pod.machine.cluster.shared_ports() else {
+        let port = ports.first().copied().unwrap_or(UNNAMED_PORT);
+        return Some(Place {
+            address,
+            port,
+            is_given: false,
+        });
+    };
+    if !given.as_ref().is_some_and(Port::is_free) {
+        *given = shared.take().ok();
+        let port = given.as_ref()?.number();
+        pod.machine.cluster.listens(&pod.name, port);
     }
-    port.as_ref().map(Port::number)
+    given.as_ref().map(|port| Place {
+        address,
+        port: port.number(),
+        is_given: true,
+    })
 }
 
 /// What every process is given: what we were given, and who and where it is.
-fn given(pod: &Pod, port: u16) -> Vec<(String, String)> {
+fn given(pod: &Pod, place: Place) -> Vec<(String, String)> {
     let inherited = std::env::vars_os()
         .filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok()));
-    inherited.chain(identity(pod, port)).collect()
+    inherited.chain(identity(pod, place)).collect()
 }
 
-fn identity(pod: &Pod, port: u16) -> [(String, String); 4] {
+fn identity(pod: &Pod, place: Place) -> [(String, String); 4] {
     [
-        ("PORT", port.to_string()),
-        ("POD_NAME", pod.name.clone()),
-        ("POD_NAMESPACE", pod.namespace.clone()),
-        ("POD_IP", "127.0.0.1".to_owned()),
+        ("PORT", place.port.to_string()),
+        ("POD_NAME", pod.name.name.clone()),
+        ("POD_NAMESPACE", pod.name.namespace.clone()),
+        ("POD_IP", place.address.to_string()),
     ]
     .map(|(name, value)| (name.to_owned(), value))
 }
@@ -87,16 +103,16 @@ async fn run(
     pod: &mut Pod,
     program: &Program,
     environment: Vec<(String, String)>,
-    port: u16,
+    place: Place,
 ) -> Terminated {
-    let launch = launch(pod, program, environment, port);
+    let launch = launch(pod, program, environment, place);
     let since = store::now();
     let ended = match pod.machine.launcher.clone().spawn(launch).await {
         Ok(process) => {
             Life {
                 pod,
                 program,
-                port,
+                place,
                 since,
             }
             .live(process)
@@ -118,18 +134,19 @@ async fn run(
     ended
 }
 
-/// The container's own variables come last, but the port is ours to choose: one that names another is told.
+/// The container's own variables come last, but a port that is given is ours to choose: one that names another is told.
 fn launch(
     pod: &Pod,
     program: &Program,
     mut environment: Vec<(String, String)>,
-    port: u16,
+    place: Place,
 ) -> Launch {
-    let ours = port.to_string();
-    if let Some((_, other)) = environment
-        .iter()
-        .rev()
-        .find(|(name, value)| name == "PORT" && *value != ours)
+    let ours = place.port.to_string();
+    if place.is_given
+        && let Some((_, other)) = environment
+            .iter()
+            .rev()
+            .find(|(name, value)| name == "PORT" && *value != ours)
     {
         let message = format!(
             "PORT={other} is not used: on one machine each pod has its own port, this one {ours}"
@@ -170,7 +187,7 @@ fn terminated(
 struct Life<'a> {
     pod: &'a mut Pod,
     program: &'a Program,
-    port: u16,
+    place: Place,
     since: Timestamp,
 }
 
@@ -204,12 +221,12 @@ impl Life<'_> {
                 .pod
                 .machine
                 .logs
-                .open(&self.pod.namespace, &self.pod.name),
+                .open(&self.pod.name.namespace, &self.pod.name.name),
             &mut process,
             self.pod.tale.restarts,
         );
         let (sender, mut verdicts) = mpsc::channel(VERDICTS_MAX);
-        let probing = self.program.probes.start(self.port, &sender);
+        let probing = self.program.probes.start(self.place, &sender);
         self.begin(&id);
         let mut ending = Ending::No;
         let mut hook = JoinSet::new();
@@ -336,7 +353,7 @@ impl Life<'_> {
         let kill_at = Instant::now() + grace;
         match self.program.pre_stop.clone() {
             Some(pre_stop) => {
-                hook.spawn(run_hook(pre_stop, self.port, grace));
+                hook.spawn(run_hook(pre_stop, self.place, grace));
                 Ending::Hook { kill_at }
             }
             None => {
@@ -349,7 +366,7 @@ impl Life<'_> {
     /// The pod's own grace period.
     fn grace(&self) -> Duration {
         let object = self.pod.object();
-        let seconds = object.and_then(|pod| pod["spec"]["terminationGracePeriodSeconds"].as_u64());
+        let seconds = object["spec"]["terminationGracePeriodSeconds"].as_u64();
         Duration::from_secs(seconds.unwrap_or(GRACE_SECONDS))
     }
 
@@ -383,13 +400,13 @@ async fn until(moment: Option<Instant>) {
     }
 }
 
-async fn run_hook(hook: PreStop, port: u16, grace: Duration) {
+async fn run_hook(hook: PreStop, place: Place, grace: Duration) {
     match hook {
         PreStop::Sleep(time) => sleep(time).await,
         PreStop::Http(check) => {
-            if let Err(complaint) = probes::attempt(&check, port, grace).await {
+            if let Err(complaint) = probes::attempt(&check, place, grace).await {
                 tracing::debug!(
-                    port,
+                    ?place,
                     complaint,
                     "a preStop request failed; the process is asked to end all the same"
                 );
@@ -457,14 +474,14 @@ async fn wait(pod: &mut Pod, pause: Duration, ended: Terminated) -> bool {
     }
     let message = format!(
         "back-off {pause:?} restarting failed container={} pod={}_{}",
-        pod.container, pod.name, pod.namespace
+        pod.container, pod.name.name, pod.name.namespace
     );
     pod.note(
         Tone::Warning,
         "BackOff",
         &format!(
             "Back-off restarting failed container {} in pod {}",
-            pod.container, pod.name
+            pod.container, pod.name.name
         ),
     );
     pod.report_state(State::Waiting {
@@ -497,6 +514,8 @@ impl BackOff {
     }
 }
 
+/// `PORT` of a container that names no port and has an address of its own: what is usual.
+const UNNAMED_PORT: u16 = 8080;
 const BACK_OFF_MIN: Duration = Duration::from_secs(1);
 const BACK_OFF_MAX: Duration = Duration::from_secs(300);
 const BACK_OFF_FORGET: Duration = Duration::from_secs(600);

@@ -1,7 +1,9 @@
 //! A pod as a server of ours.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use futures::future::try_join_all;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -13,8 +15,8 @@ use crate::local::podstatus::State;
 use crate::local::standin::{Drain, Identity, StandIn};
 use crate::local::store;
 
-/// Serves for a pod until it should end.
-pub(super) async fn live(pod: &mut Pod) {
+/// Serves for a pod on its container's ports until it should end, and for `pre_stop` beyond.
+pub(super) async fn live(pod: &mut Pod, ports: &[u16], pre_stop: Duration) {
     pod.tale.restarts += u64::from(pod.tale.has_lived());
     let Some(environment) = pod.wait_for_environment(&[]).await else {
         return pod.leave(pod.wish());
@@ -24,20 +26,18 @@ pub(super) async fn live(pod: &mut Pod) {
         Ok(behaviour) => behaviour,
         Err(complaints) => return pod.refuse(&complaints.join("; ")).await,
     };
-    let standin = match StandIn::bind().await {
-        Ok(standin) => standin,
-        Err(error) => {
-            return pod
-                .refuse(&format!("taking a loopback port: {error}"))
-                .await;
-        }
+    let servers = match bind(pod, ports).await {
+        Ok(servers) => servers,
+        Err(complaint) => return pod.refuse(&complaint).await,
     };
-    let port = standin.port();
+    let port = servers.first().map_or(0, StandIn::port);
     let ready_at = Instant::now() + behaviour.ready_delay;
     let (drain, draining) = watch::channel(None);
-    let mut server = JoinSet::new();
-    server.spawn(standin.serve(identity(pod), behaviour, draining));
-    pod.bind(port);
+    let mut serving = JoinSet::new();
+    for server in servers {
+        serving.spawn(server.serve(identity(pod), behaviour.clone(), draining.clone()));
+    }
+    pod.machine.cluster.listens(&pod.name, port);
     pod.tale.started = true;
     pod.tale.ready = ready_at <= Instant::now();
     pod.report_state(State::Running {
@@ -50,20 +50,34 @@ pub(super) async fn live(pod: &mut Pod) {
         &format!("Started a stand-in for image {:?}", pod.image),
     );
     let wish = serve(pod, ready_at).await;
-    end(pod, wish, &drain, &mut server).await;
+    end(pod, wish, pre_stop, &drain, &mut serving).await;
+}
+
+/// One server per port of the container; where pods share an address, one on any port.
+async fn bind(pod: &Pod, ports: &[u16]) -> Result<Vec<StandIn>, String> {
+    let ports = match pod.machine.cluster.shared_ports() {
+        Some(_) => &[0],
+        None => ports,
+    };
+    let bound = ports.iter().map(|port| async move {
+        let address = SocketAddr::new(pod.address, *port);
+        let bound = StandIn::bind(address).await;
+        bound.map_err(|error| format!("listening on {address}: {error}"))
+    });
+    try_join_all(bound).await
 }
 
 /// Says who the stand-in is. The revision is what a rollout's or a Deployment's controller calls it.
 fn identity(pod: &Pod) -> Identity {
     let object = pod.object();
     let label = |key: &str| {
-        object.as_ref()?["metadata"]["labels"][key]
+        object["metadata"]["labels"][key]
             .as_str()
             .map(str::to_owned)
     };
     Identity {
-        pod: pod.name.clone(),
-        namespace: pod.namespace.clone(),
+        pod: pod.name.name.clone(),
+        namespace: pod.name.namespace.clone(),
         revision: REVISION_LABELS
             .into_iter()
             .find_map(label)
@@ -90,25 +104,30 @@ async fn serve(pod: &mut Pod, ready_at: Instant) -> Wish {
 async fn end(
     pod: &mut Pod,
     wish: Wish,
+    pre_stop: Duration,
     drain: &watch::Sender<Option<Drain>>,
-    server: &mut JoinSet<()>,
+    serving: &mut JoinSet<()>,
 ) {
     let begun = Instant::now();
     let mut wish = wish;
     while let Wish::End(grace) = wish {
         let until = begun + grace;
         drain.send_replace(Some(Drain {
-            at_least_until: begun + DRAIN_MIN,
+            at_least_until: begun + DRAIN_MIN.max(pre_stop),
             until,
         }));
         tokio::select! {
-            Some(_) = server.join_next() => break,
+            () = all_ended(serving) => break,
             () = sleep_until(until) => break,
             another = pod.another_wish() => wish = another,
         }
     }
-    server.shutdown().await;
+    serving.shutdown().await;
     pod.leave(wish);
+}
+
+async fn all_ended(serving: &mut JoinSet<()>) {
+    while serving.join_next().await.is_some() {}
 }
 
 /// What a pod does whose image cannot be had: nothing, and it says so.
