@@ -1,0 +1,253 @@
+//! A real Kubernetes control plane for tests: one for a whole test binary, with nodes and pods of ours, and a namespace for each test.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`enclave`] | the network namespace in which pods have addresses |
+//! | [`control_plane`] | etcd, kube-apiserver and kube-controller-manager, of `tests/cluster/` |
+//! | [`nodes`] | fake nodes, and who sends pods to them |
+//! | [`kubelet`] | the cluster as `sidestep_control::local::pods` needs it, which runs the pods |
+//!
+//! [`World`] is to the real cluster what `machine::Machine` is to the embedded one.
+
+mod control_plane;
+mod enclave;
+mod kubelet;
+mod nodes;
+
+use std::fmt::Debug;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use kube::api::{ApiResource, DynamicObject, ObjectMeta, PostParams};
+use kube::core::{GroupVersionKind, TypeMeta};
+use kube::runtime::wait::await_condition;
+use kube::{Api, Client, Resource, ResourceExt as _};
+use rustls::crypto::aws_lc_rs;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use sidestep_control::local::crds;
+use sidestep_control::local::launcher::Launcher;
+use sidestep_control::local::logs::{PodLog, PodLogs};
+use sidestep_control::local::pods::{self, Machine};
+use tokio::process::Command;
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::{OnceCell, oneshot};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use self::control_plane::ControlPlane;
+use self::kubelet::Remote;
+
+/// Everything that is waited for comes long before, also on a busy machine; a wait that ends here is a failed test.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
+
+/// The program under test.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_sidestep");
+
+/// A namespace of a real cluster, for one test.
+pub(crate) struct World {
+    /// The cluster, for whoever may do everything.
+    pub(crate) client: Client,
+    /// The test's own namespace.
+    pub(crate) namespace: String,
+    cluster: &'static Cluster,
+}
+
+/// The cluster of this process. It goes with the process: its control plane reads our end of a pipe.
+struct Cluster {
+    control_plane: ControlPlane,
+    /// What pods write.
+    logs: PodLogs,
+    /// Where nodes and pods live: a test's own runtime ends with the test.
+    runtime: Handle,
+}
+
+static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
+
+impl World {
+    /// A new namespace; the first one starts the cluster.
+    pub(crate) async fn start() -> Self {
+        enclave::enter();
+        say_what_goes_wrong();
+        let cluster = CLUSTER.get_or_init(Cluster::start).await;
+        let client = cluster.control_plane.client().await;
+        let world = Self {
+            namespace: namespace(&client).await,
+            client,
+            cluster,
+        };
+        // Without it no pod is admitted, and controllers that are refused try again later and later.
+        world
+            .eventually::<ServiceAccount>("default", "the namespace's service account", |_| true)
+            .await;
+        world
+    }
+
+    /// Objects of a kind in the test's namespace.
+    pub(crate) fn api<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(
+        &self,
+    ) -> Api<K> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Creates an object of the test's namespace, whatever its kind.
+    pub(crate) async fn create(&self, object: &Value) {
+        let object: DynamicObject = serde_json::from_value(object.clone()).unwrap();
+        let types = object.types.clone().expect("apiVersion and kind");
+        let api = self.of_type(&types);
+        api.create(&PostParams::default(), &object).await.unwrap();
+    }
+
+    fn of_type(&self, types: &TypeMeta) -> Api<DynamicObject> {
+        let kind = GroupVersionKind::try_from(types).unwrap();
+        let resource = ApiResource::from_gvk(&kind);
+        Api::namespaced_with(self.client.clone(), &self.namespace, &resource)
+    }
+
+    /// Runs one of the everyday verbs in the test's namespace, which must succeed.
+    pub(crate) async fn verb(&self, line: &str) {
+        let mut command = Command::new(PROGRAM);
+        command
+            .args(line.split(' '))
+            .args(["--namespace", &self.namespace, "--kubeconfig"])
+            .arg(self.cluster.control_plane.kubeconfig())
+            .stdin(Stdio::null());
+        let answer = timeout(DEADLINE, command.output()).await;
+        let answer = answer.expect("it ends").unwrap();
+        assert!(answer.status.success(), "{line}: {answer:?}");
+    }
+
+    /// What a pod that runs has written and goes on to write; it can be read when the pod is gone.
+    pub(crate) fn log(&self, pod: &str) -> PodLog {
+        let log = self.cluster.logs.find(&self.namespace, pod);
+        log.expect("the pod runs as a process")
+    }
+
+    /// Waits until a condition holds for an object, and returns the object.
+    pub(crate) async fn eventually<K>(
+        &self,
+        name: &str,
+        what: &str,
+        holds: impl Fn(&K) -> bool,
+    ) -> K
+    where
+        K: Clone + Debug + Send + DeserializeOwned + 'static,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        let holds = |object: Option<&K>| object.is_some_and(&holds);
+        self.awaited(name, what, holds)
+            .await
+            .expect("the condition asks for it")
+    }
+
+    /// Waits until an object is gone.
+    pub(crate) async fn eventually_gone<K>(&self, name: &str)
+    where
+        K: Clone + Debug + Send + DeserializeOwned + 'static,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        self.awaited(name, "gone", |object: Option<&K>| object.is_none())
+            .await;
+    }
+
+    async fn awaited<K>(
+        &self,
+        name: &str,
+        what: &str,
+        holds: impl Fn(Option<&K>) -> bool,
+    ) -> Option<K>
+    where
+        K: Clone + Debug + Send + DeserializeOwned + 'static,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        let api = self.api::<K>();
+        let found = Box::pin(await_condition(api.clone(), name, holds));
+        match timeout(DEADLINE, found).await {
+            Ok(found) => found.unwrap(),
+            Err(_) => panic!("not in time: {name} {what}; {:#?}", api.get_opt(name).await),
+        }
+    }
+}
+
+impl Drop for World {
+    /// The namespace goes with all that is in it. Nobody waits for that: it takes seconds.
+    fn drop(&mut self) {
+        let (control_plane, namespace) = (&self.cluster.control_plane, self.namespace.clone());
+        self.cluster.runtime.spawn(async move {
+            let api: Api<Namespace> = Api::all(control_plane.client().await);
+            if let Err(error) = api.delete(&namespace, &Default::default()).await {
+                tracing::warn!(namespace, %error, "a namespace stays");
+            }
+        });
+    }
+}
+
+/// Warnings of ours stand among what a failed test has printed; `RUST_LOG` asks for more.
+fn say_what_goes_wrong() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    let said = tracing_subscriber::fmt().with_test_writer();
+    let (Ok(()) | Err(_)) = said.with_env_filter(filter).try_init(); // The first test has done it for all.
+}
+
+async fn namespace(client: &Client) -> String {
+    let api: Api<Namespace> = Api::all(client.clone());
+    let namespace = Namespace {
+        metadata: ObjectMeta {
+            generate_name: Some("test-".to_owned()),
+            ..ObjectMeta::default()
+        },
+        ..Namespace::default()
+    };
+    let made = api.create(&PostParams::default(), &namespace).await;
+    made.unwrap().name_any()
+}
+
+impl Cluster {
+    /// Starts everything on a thread of its own, which ends with the process.
+    async fn start() -> Self {
+        let (started, cluster) = oneshot::channel();
+        let live = move || {
+            let runtime = Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let (cluster, machine) = Self::bring_up(Handle::current()).await;
+                assert!(started.send(cluster).is_ok(), "somebody waits for it");
+                // For ever: processes of pods end with us, see `launcher`.
+                pods::run(machine, CancellationToken::new()).await;
+            });
+        };
+        std::thread::Builder::new()
+            .name("cluster".to_owned())
+            .spawn(live)
+            .unwrap();
+        cluster.await.expect("the cluster starts")
+    }
+
+    async fn bring_up(runtime: Handle) -> (Self, Machine) {
+        let (Ok(()) | Err(_)) = aws_lc_rs::default_provider().install_default();
+        let control_plane = ControlPlane::start(&crds::manifests()).await;
+        let client = control_plane.client().await;
+        nodes::make(&client).await;
+        runtime.spawn(nodes::schedule(client.clone()));
+        let logs = PodLogs::default();
+        let machine = Machine {
+            cluster: Arc::new(Remote::new(client)),
+            launcher: Launcher::start(PathBuf::from(PROGRAM)).unwrap(),
+            logs: logs.clone(),
+        };
+        let cluster = Self {
+            control_plane,
+            logs,
+            runtime,
+        };
+        (cluster, machine)
+    }
+}

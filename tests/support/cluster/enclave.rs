@@ -1,0 +1,71 @@
+//! Where pods have addresses: a network namespace with nothing in it but loopback, on which all of 10.244.0.0/16 answers. No real
+//! address is ever touched, and any port can be bound.
+//!
+//! Whoever needs the cluster comes here first. A test binary that was started outside becomes `tests/cluster/enter` and then itself
+//! again, with the same arguments: nobody has to remember anything, and the tests that had begun begin again.
+
+use std::env;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Once;
+
+/// Returns inside. Outside, builds the control plane (some minutes, the first time) and starts this process again inside; on a
+/// machine where that cannot be done the process ends well, unless `CI` is set: then it panics.
+pub(super) fn enter() {
+    static ENTERED: Once = Once::new();
+    ENTERED.call_once(|| {
+        if env::var_os(INSIDE).is_none() {
+            build();
+            let error = again().exec();
+            panic!("entering a network namespace: {error}");
+        }
+    });
+}
+
+/// A folder in memory that goes with this process.
+pub(super) fn folder() -> PathBuf {
+    built().join("run")
+}
+
+/// The control plane's program.
+pub(super) fn program() -> PathBuf {
+    built().join("testcluster")
+}
+
+fn build() {
+    let status = Command::new(scripts().join("build")).arg(built()).status();
+    let status = status.expect("tests/cluster/build runs: it is a bash script");
+    if status.code() == Some(CANNOT_RUN) && env::var_os("CI").is_none() {
+        let said = "tests on a real control plane are SKIPPED (with CI set, they fail)";
+        let error = Command::new("echo").arg(said).exec();
+        panic!("{error}");
+    }
+    assert!(status.success(), "tests/cluster/build: {status}");
+    std::fs::create_dir_all(folder()).unwrap();
+}
+
+fn again() -> Command {
+    let mut command = Command::new(scripts().join("enter"));
+    command
+        .arg(folder())
+        .arg(env::current_exe().unwrap())
+        .args(env::args_os().skip(1))
+        .env(INSIDE, "1");
+    command
+}
+
+fn scripts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster")
+}
+
+/// Beside what cargo builds.
+fn built() -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+    target.join("cluster")
+}
+
+/// Says to the process that it is inside.
+const INSIDE: &str = "SIDESTEP_TESTS_INSIDE";
+/// What `tests/cluster/build` says of a machine that lacks something.
+const CANNOT_RUN: i32 = 3;
