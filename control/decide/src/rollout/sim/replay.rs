@@ -10,6 +10,7 @@
 //! | `states` | stable and current revision, abort, pauses, full promotion, active and preview selector, step index, phase and message, as one status says them |
 //! | `steps` | weight, stable revision and step index in the order in which they change |
 //! | `sizes` | every size of every ReplicaSet, one after the other, and what it carries at that moment: share of the traffic, Services |
+//! | `losses` | available pods of a ReplicaSet that lost some without being made smaller |
 //! | `traffic` | where the traffic goes, whenever it moves, and the available pods and the size of what takes it |
 //! | `services` | every Service that is pointed at a revision, and what that has to answer with |
 //! | `revisions`, `deadlines` | the revision numbers of ReplicaSets, their deadlines |

@@ -1,4 +1,4 @@
-//! Restarts: Argo's trace at the level of decisions, and what goes before them.
+//! Restarts, turn by turn, and what goes before them.
 
 use jiff::SignedDuration;
 use serde_json::json;
@@ -25,7 +25,7 @@ fn evicted(model: &Model) -> Vec<String> {
     names.map(tag).collect()
 }
 
-/// Phase, message and counts, as the trace shows them.
+/// Phase, message and counts, in a line.
 fn seen(model: &Model) -> String {
     let status = &model.status;
     let (replicas, available) = (status.replicas, status.available_replicas);
@@ -46,7 +46,7 @@ fn at_the_pause(model: Model) -> Model {
 }
 
 #[test]
-fn the_trace() {
+fn one_pod_goes_after_the_other() {
     let steps = json!([{"setWeight": 50}, {"pause": {}}]);
     let mut model = Model::basic(4, &steps).deployed();
     model.wait(5);

@@ -94,6 +94,12 @@ impl Reader {
                 format!("{name} {}-{}{carried}", before.size, set.size),
             );
         }
+        if set.available < before.available.min(set.size) {
+            self.add(
+                "losses",
+                format!("{name} has {} of {}", set.available, set.size),
+            );
+        }
         if before.has_deadline != set.has_deadline {
             let word = if set.has_deadline { "has a" } else { "has no" };
             self.add("deadlines", format!("{name} {word} deadline"));
