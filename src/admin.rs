@@ -128,3 +128,12 @@ async fn one_split(
             .into_response(),
     }
 }
+
+/// When this process began to count.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the process's start is an edge: it is read once"
+)]
+pub(crate) fn started_at() -> Timestamp {
+    Timestamp::now()
+}

@@ -63,6 +63,8 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// Run the controller of a cluster: it moves Rollouts through their steps
     Controller(Box<ControllerArgs>),
+    /// Run a proxy of a cluster: it serves Ingresses and splits what goes to the Services of Rollouts
+    Proxy(Box<ProxyArgs>),
     /// One read or patch.
     #[command(flatten)]
     Verb(Verb),
@@ -230,6 +232,38 @@ pub(crate) struct ControllerArgs {
         default_value_t = 8080
     )]
     pub(crate) healthz_port: u16,
+}
+
+/// `sidestep proxy`: run a proxy of a cluster.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ProxyArgs {
+    /// Address that serves Ingresses
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8000")]
+    pub(crate) listen: String,
+    /// Address of /metrics, /livez, /readyz, /table and /splits
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:9901")]
+    pub(crate) admin: String,
+    /// Class of the Ingresses to serve
+    #[arg(long, value_name = "CLASS", default_value = "sidestep")]
+    pub(crate) ingress_class: String,
+    /// Fleet this proxy belongs to: it serves the Splits of this fleet
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub(crate) fleet: String,
+    /// Namespace of the proxies' Services [default: that of -n, else of the kubeconfig or the pod]
+    #[arg(long, value_name = "NAMESPACE")]
+    pub(crate) fleet_namespace: Option<String>,
+    /// Headless Service that lists the proxies of this fleet
+    #[arg(long, value_name = "NAME", default_value = "sidestep-proxy")]
+    pub(crate) fleet_service: String,
+    /// Threads of the proxy [default: the CPUs this process may use]
+    #[arg(long, value_name = "N")]
+    pub(crate) proxy_workers: Option<String>,
+    /// Limits, deadlines and retries of the proxy, as YAML; docs/proxy.yaml shows all with their defaults
+    #[arg(long, value_name = "FILE")]
+    pub(crate) proxy_config: Option<PathBuf>,
+    /// Write one JSON line per request to this file, or to stdout with `-`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) access_log: Option<PathBuf>,
 }
 
 /// `sidestep get`.

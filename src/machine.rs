@@ -7,23 +7,23 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
-use jiff::Timestamp;
 use prometheus::Registry;
 use sidestep_control::controller::{self, Controller};
+use sidestep_control::fleet;
 use sidestep_control::local::workloads::Workloads;
 use sidestep_control::local::{self, Local};
 use sidestep_control::reconcile::routers::Policy;
-use sidestep_control::{fleet, routing};
+use sidestep_control::routing::{self, Attached, ServiceNames};
 use sidestep_proxy::table::Pick;
-use sidestep_proxy::{Config, Proxy, TableHandle, proxy};
+use sidestep_proxy::{Config, Proxy, TableHandle};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::admin::Admin;
+use crate::admin::{Admin, started_at};
 use crate::client::Session;
 use crate::dashboard::Dashboard;
 use crate::membership;
-use crate::parts::{Parts, bind, not_listening};
+use crate::parts::{Parts, bind, not_listening, proxy_complaint};
 use crate::settings::ServiceName;
 
 /// What one machine is made of. Everything is usable; a port in use is found when it is bound.
@@ -128,24 +128,8 @@ impl Machine {
                 controller.run(std::future::ready(()), stop).await;
                 Ok(())
             });
-        let tables = self.tables.clone();
         let options = routing_options(settings, self.proxy.local_addrs());
-        let publish = move |table| {
-            let tables = tables.clone();
-            async move { tables.publish(table).await }
-        };
-        let routing_client = client.clone();
-        self.parts.until_stopped("routing", |stop| async move {
-            routing::run(routing_client, options, publish, stop).await;
-            Ok(())
-        });
-        let proxy = Arc::clone(&self.proxy);
-        self.parts.until_stopped("the proxy", |stop| async move {
-            match stop.run_until_cancelled(proxy.failed()).await {
-                Some(error) => Err(error.into()),
-                None => Ok(()),
-            }
-        });
+        self.parts.route(client.clone(), options, &self.proxy);
         self.parts.serve(
             "the admin port",
             admin,
@@ -202,16 +186,6 @@ impl Machine {
     }
 }
 
-fn proxy_complaint(error: proxy::Error) -> anyhow::Error {
-    match &error {
-        proxy::Error::Listen { address, source } => not_listening("--listen", *address, source),
-        proxy::Error::AccessLog(_) => anyhow!(error).context("--access-log"),
-        proxy::Error::NoAddress | proxy::Error::Thread { .. } | proxy::Error::Died { .. } => {
-            anyhow!(error).context("starting the proxy")
-        }
-    }
-}
-
 fn local_complaint(error: local::Error) -> anyhow::Error {
     match &error {
         local::Error::Listen { address, source } => not_listening("--api", *address, source),
@@ -247,21 +221,15 @@ fn routing_options(settings: &Settings, own: &[SocketAddr]) -> routing::Options 
             membership::NAMESPACE.to_owned(),
             membership::SERVICE.to_owned(),
         ),
-        default_namespace: settings.namespace.clone(),
-        default_service: settings
-            .default_service
-            .clone()
-            .map(|service| (service.namespace, service.name)),
-        cluster_domain: "cluster.local".to_owned(),
+        attached: Attached::Services(ServiceNames {
+            default_namespace: settings.namespace.clone(),
+            default_service: settings
+                .default_service
+                .clone()
+                .map(|service| (service.namespace, service.name)),
+            cluster_domain: "cluster.local".to_owned(),
+        }),
         own: own.to_vec(),
         pick: Pick::default(),
     }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the process's start is an edge: it is read once"
-)]
-fn started_at() -> Timestamp {
-    Timestamp::now()
 }

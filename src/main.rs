@@ -11,7 +11,7 @@
 //! | [`apply`] | objects → cluster |
 //! | [`view`] | objects → text |
 //! | [`mod@run`], [`demo`] | the long-running roles |
-//! | [`mod@controller`] | a role of a cluster |
+//! | [`controller`], [`proxy`] | the roles of a cluster |
 //! | [`parts`] | what a role is made of, ended together |
 //! | [`machine`] | what they run: cluster, proxy and controller in this process |
 //! | [`admin`], [`dashboard`] | what they serve beside traffic |
@@ -31,6 +31,7 @@ mod machine;
 mod manifest;
 mod membership;
 mod parts;
+mod proxy;
 mod proxy_config;
 mod rates;
 mod run;
@@ -43,7 +44,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use cli::Command;
-use settings::{ControllerSettings, DemoSettings, RunSettings};
+use settings::{ControllerSettings, DemoSettings, ProxySettings, RunSettings};
 use sidestep_control::local::launcher;
 
 /// What the user typed cannot be done, as clap and most commands have it.
@@ -114,6 +115,10 @@ fn run(cli: cli::Cli) -> anyhow::Result<()> {
             telemetry::start("info")?;
             let settings = ControllerSettings::new(&args)?;
             long_running(controller::run(settings, cli.connection))
+        }
+        Command::Proxy(args) => {
+            telemetry::start("info")?;
+            long_running(proxy::run(ProxySettings::new(&args)?, cli.connection))
         }
         Command::Verb(verb) => on_this_thread(commands::run(verb, &cli.connection)),
     }

@@ -3,9 +3,13 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use axum::Router;
+use kube::Client;
+use sidestep_control::routing;
+use sidestep_proxy::{Proxy, proxy};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -49,6 +53,26 @@ impl Parts {
         });
     }
 
+    /// Keeps the tables of a proxy, and watches over its workers.
+    pub(crate) fn route(&mut self, client: Client, options: routing::Options, proxy: &Arc<Proxy>) {
+        let tables = proxy.handle();
+        let publish = move |table| {
+            let tables = tables.clone();
+            async move { tables.publish(table).await }
+        };
+        self.until_stopped("routing", |stop| async move {
+            routing::run(client, options, publish, stop).await;
+            Ok(())
+        });
+        let proxy = Arc::clone(proxy);
+        self.until_stopped("the proxy", |stop| async move {
+            match stop.run_until_cancelled(proxy.failed()).await {
+                Some(error) => Err(error.into()),
+                None => Ok(()),
+            }
+        });
+    }
+
     /// Returns when a part has failed, with its error. Cancel safe.
     pub(crate) async fn failed(&mut self) -> anyhow::Error {
         match self.tasks.join_next().await {
@@ -87,4 +111,15 @@ pub(crate) fn not_listening(flag: &str, address: SocketAddr, error: &io::Error) 
         );
     }
     anyhow!("{flag}: listening at {address}: {error}")
+}
+
+/// What a proxy that does not start complains of, by flag.
+pub(crate) fn proxy_complaint(error: proxy::Error) -> anyhow::Error {
+    match &error {
+        proxy::Error::Listen { address, source } => not_listening("--listen", *address, source),
+        proxy::Error::AccessLog(_) => anyhow!(error).context("--access-log"),
+        proxy::Error::NoAddress | proxy::Error::Thread { .. } | proxy::Error::Died { .. } => {
+            anyhow!(error).context("starting the proxy")
+        }
+    }
 }

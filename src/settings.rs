@@ -3,19 +3,17 @@
 //! Nothing is opened or bound here; a port in use is found by whoever binds it.
 
 mod controller;
+mod proxy;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sidestep_proxy::Config;
-use sidestep_proxy::config::AccessLog;
-
 pub(crate) use self::controller::{ControllerSettings, Election};
+pub(crate) use self::proxy::ProxySettings;
 use crate::cli::{DemoArgs, RunArgs};
 use crate::machine;
 use crate::proxy_config;
@@ -147,7 +145,16 @@ impl RunSettings {
             "--default-service",
             optional(args.default_service.as_deref(), service),
         );
-        let proxy = proxy(&mut complaints, args, listen);
+        let proxy = proxy::config(
+            &mut complaints,
+            &proxy::Flags {
+                file: args.proxy_config.as_deref(),
+                workers: args.proxy_workers.as_deref(),
+                access_log: args.access_log.as_deref(),
+            },
+            proxy_config::alone(),
+            listen,
+        );
         let settings = || {
             Some(Self {
                 manifests,
@@ -167,31 +174,6 @@ impl RunSettings {
         };
         complaints.or(settings())
     }
-}
-
-/// The proxy of `sidestep run`: a file's, or one machine's own, and what the flags change in it.
-fn proxy(
-    complaints: &mut Complaints,
-    args: &RunArgs,
-    listen: Option<SocketAddr>,
-) -> Option<Config> {
-    let given = complaints.take(
-        "--proxy-config",
-        optional(args.proxy_config.as_deref(), read_proxy_config),
-    );
-    let workers = complaints.take(
-        "--proxy-workers",
-        optional(args.proxy_workers.as_deref(), workers),
-    );
-    let access_log = complaints.take(
-        "--access-log",
-        optional(args.access_log.as_deref(), access_log),
-    );
-    let mut proxy = given?.unwrap_or_else(proxy_config::alone);
-    proxy.listen = vec![listen?];
-    proxy.workers = workers?.unwrap_or(proxy.workers);
-    proxy.access_log = access_log?.unwrap_or_default();
-    Some(proxy)
 }
 
 impl DemoSettings {
@@ -391,22 +373,6 @@ fn service(text: &str) -> Result<ServiceName, String> {
     })
 }
 
-fn workers(text: &str) -> Result<NonZeroUsize, String> {
-    text.parse()
-        .map_err(|_| format!("`{text}` is no number of threads: 1 or more"))
-}
-
-fn read_proxy_config(path: &Path) -> Result<Config, String> {
-    proxy_config::read(path).map_err(|faults| faults.to_string())
-}
-
-fn access_log(path: &Path) -> Result<AccessLog, String> {
-    match path == Path::new("-") {
-        true => Ok(AccessLog::Stdout),
-        false => writable_file(path).map(AccessLog::File),
-    }
-}
-
 fn kubeconfig_path(given: Option<&Path>, home: Option<&Path>) -> Result<PathBuf, String> {
     match (given, home) {
         (Some(path), _) => writable_file(path),
@@ -451,6 +417,8 @@ fn writable_folder(path: &Path) -> Result<PathBuf, String> {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+
+    use sidestep_proxy::config::AccessLog;
 
     use super::*;
 

@@ -1,9 +1,10 @@
-//! Services, EndpointSlices and Splits → the table that the proxy serves.
+//! Services, EndpointSlices, Splits and Ingresses → the table that the proxy serves.
 //!
 //! | file | what |
 //! |---|---|
 //! | [`mod@build`] | the table out of what is known: the driver |
 //! | [`names`] | the hosts that Services answer to |
+//! | [`ingress`] | what Ingresses ask for |
 //! | [`split`] | a Split as written → one that can be served, or why not |
 //! | [`govern`] | which Split has the say over which Service |
 //! | [`ports`] | which port answers for which |
@@ -14,13 +15,15 @@
 pub mod build;
 pub mod endpoints;
 pub mod govern;
+pub mod ingress;
 pub mod names;
 pub mod notice;
 pub mod ports;
 pub mod split;
 pub mod watch;
 
-pub use build::{Options, Snapshot, build};
+pub use build::{Attached, Options, Snapshot, build};
+pub use names::ServiceNames;
 pub use watch::run;
 
 #[cfg(test)]

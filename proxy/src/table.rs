@@ -47,6 +47,9 @@ pub enum HostMatch {
     Any,
     /// This host. With a port (`name:80`) it serves requests that name that very port, before the host without one.
     Exact(String),
+    /// Every host that has one label more than this domain: `example.com` stands for `*.example.com` as Ingresses write it, which is
+    /// `a.example.com` and not `b.a.example.com`. Comes before [`Self::Suffix`].
+    Label(String),
     /// Every host below this domain: `example.com` stands for `*.example.com`, at any depth, not for `example.com` itself.
     Suffix(String),
 }
@@ -388,7 +391,8 @@ impl std::fmt::Display for Route {
         match &self.host {
             HostMatch::Any => f.write_str("*")?,
             HostMatch::Exact(host) => f.write_str(host)?,
-            HostMatch::Suffix(host) => write!(f, "*.{host}")?,
+            HostMatch::Label(domain) => write!(f, "*.{domain}")?,
+            HostMatch::Suffix(domain) => write!(f, "**.{domain}")?,
         }
         match &self.path {
             PathMatch::Prefix(path) => write!(f, "{path}*"),

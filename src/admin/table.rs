@@ -19,7 +19,8 @@ fn route(route: &Route, backends: &[BackendReport]) -> Value {
     let host = match &route.host {
         HostMatch::Any => "*".to_owned(),
         HostMatch::Exact(host) => host.clone(),
-        HostMatch::Suffix(suffix) => format!("*.{}", suffix.trim_start_matches('.')),
+        HostMatch::Label(domain) => format!("*.{domain}"),
+        HostMatch::Suffix(domain) => format!("**.{domain}"),
     };
     let path = match &route.path {
         PathMatch::Prefix(prefix) => json!({ "prefix": prefix }),

@@ -8,14 +8,17 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::{Ingress, IngressBackend};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use sidestep_proxy::table::{
-    Backend, Endpoint, Error, Fallback, Part, Parts, Pick, Protocol, Refusal, Rule, Source, Split,
-    Table, Target, Version,
+    Backend, Endpoint, Error, Fallback, Part, Parts, Pick, Protocol, Refusal, Route, Rule, Source,
+    Split, Table, Target, Version,
 };
 
 use super::endpoints::{Listed, Proxies, Slices};
 use super::govern::Governed;
-use super::names::{self, Answers};
+use super::ingress;
+use super::names::{self, Answers, ServiceNames};
 use super::notice::{self, Notice, Reason};
 use super::ports::{self, Speaks};
 use super::split::{RawSplit, ReadSplit, read};
@@ -35,6 +38,8 @@ pub struct Snapshot {
     pub slices: Vec<Arc<EndpointSlice>>,
     /// Splits of all fleets.
     pub splits: Vec<Arc<RawSplit>>,
+    /// Ingresses of all classes, where they are served.
+    pub ingresses: Vec<Arc<Ingress>>,
     /// Services that do not parse.
     pub malformed_services: Vec<Malformed>,
     /// Other objects that do not parse, by kind.
@@ -48,24 +53,32 @@ pub struct Options {
     pub fleet: String,
     /// Namespace and name of the headless Service that lists the proxies.
     pub fleet_service: (String, String),
-    /// The namespace whose Services have the first right to their bare name.
-    pub default_namespace: String,
-    /// Namespace and name of the Service that answers for every other host.
-    pub default_service: Option<(String, String)>,
-    /// The last part of a Service's full name: `cluster.local` unless the cluster was set up otherwise.
-    pub cluster_domain: String,
+    /// What the listeners serve.
+    pub attached: Attached,
     /// Listeners of this proxy, which must not become endpoints.
     pub own: Vec<SocketAddr>,
     /// Where the points of weighted picks come from.
     pub pick: Pick,
 }
 
+/// What a listener serves: nothing but what is attached to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attached {
+    /// Every Service, by its name in the host: one machine.
+    Services(ServiceNames),
+    /// What Ingresses of this class say: a cluster.
+    Ingresses {
+        /// The class.
+        class: String,
+    },
+}
+
 /// The table for what is known, and what is to be said of objects that cannot be served as written.
 pub fn build(snapshot: &Snapshot, options: &Options) -> (Table, Vec<Notice>) {
     let mut excluded = Excluded::default();
     loop {
-        let (parts, notices) = assemble(snapshot, options, &excluded);
-        let names = Names::of(&parts);
+        let (parts, owners, notices) = assemble(snapshot, options, &excluded);
+        let names = Names::of(&parts, owners);
         match Table::build(parts) {
             Ok(table) => return (table, notices),
             // What the table refuses is answered for by itself; each turn excludes one object more.
@@ -74,12 +87,16 @@ pub fn build(snapshot: &Snapshot, options: &Options) -> (Table, Vec<Notice>) {
     }
 }
 
-fn assemble(snapshot: &Snapshot, options: &Options, excluded: &Excluded) -> (Parts, Vec<Notice>) {
+fn assemble(
+    snapshot: &Snapshot,
+    options: &Options,
+    excluded: &Excluded,
+) -> (Parts, Vec<Name>, Vec<Notice>) {
     let mut splits: Vec<ReadSplit> = snapshot.splits.iter().map(|raw| read(raw)).collect();
     splits.retain(|split| split.fleet == options.fleet);
     for split in &mut splits {
-        let key = (split.namespace.clone(), split.name.clone());
-        if let Some(problem) = excluded.splits.get(&key) {
+        let name = Name::new("Split", (&split.namespace, &split.name));
+        if let Some(problem) = excluded.0.get(&name) {
             split.spec = Err(problem.clone());
         }
     }
@@ -108,6 +125,7 @@ fn assemble(snapshot: &Snapshot, options: &Options, excluded: &Excluded) -> (Par
         proxies,
         governed,
         indices: Vec::new(),
+        owners: Vec::new(),
         parts: Parts {
             own: options.own.clone(),
             ..Parts::default()
@@ -129,12 +147,14 @@ struct Assembly<'a> {
     governed: Governed<'a>,
     /// Per Split: its index in the table, if it can be served.
     indices: Vec<Option<usize>>,
+    /// Per route: the Service or the Ingress it is there for.
+    owners: Vec<Name>,
     parts: Parts,
     notices: Vec<Notice>,
 }
 
 impl<'a> Assembly<'a> {
-    fn run(mut self) -> (Parts, Vec<Notice>) {
+    fn run(mut self) -> (Parts, Vec<Name>, Vec<Notice>) {
         for split in self.splits {
             let index = split
                 .spec
@@ -143,6 +163,17 @@ impl<'a> Assembly<'a> {
                 .map(|spec| self.add_split(split, spec));
             self.indices.push(index);
         }
+        match &self.options.attached {
+            Attached::Services(names) => self.attach_services(names),
+            Attached::Ingresses { class } => self.attach_ingresses(class),
+        }
+        self.say_what_is_malformed();
+        self.notices.sort();
+        self.notices.dedup();
+        (self.parts, self.owners, self.notices)
+    }
+
+    fn attach_services(&mut self, names: &'a ServiceNames) {
         let mut answers = BTreeMap::new();
         for (key, service) in self.services.clone() {
             if !is_fleet(key, service, self.options) && !ports::is_revision_service(service) {
@@ -150,12 +181,115 @@ impl<'a> Assembly<'a> {
                 answers.insert(key, answer);
             }
         }
-        self.answer_for_what_is_missing(&mut answers);
-        self.parts.routes = names::routes(&answers, self.options);
-        self.say_what_is_malformed();
-        self.notices.sort();
-        self.notices.dedup();
-        (self.parts, self.notices)
+        self.answer_for_what_is_missing(&mut answers, names);
+        for (owner, route) in names::routes(&answers, names) {
+            self.parts.routes.push(route);
+            self.owners.push(Name::new("Service", owner));
+        }
+    }
+
+    fn attach_ingresses(&mut self, class: &str) {
+        let ingresses = ingress::of_class(&self.snapshot.ingresses, class);
+        let mut taken = ingress::Taken::default();
+        let mut targets = BTreeMap::new();
+        let rules = ingresses.iter().map(|i| (*i, ingress::rules(i)));
+        let rest = ingresses
+            .iter()
+            .map(|i| (*i, ingress::rest(i).into_iter().collect()));
+        ingresses
+            .iter()
+            .for_each(|ingress| self.say_of_tls(ingress));
+        for (ingress, rules) in rules.chain(rest).collect::<Vec<(&'a Ingress, Vec<_>)>>() {
+            let name = Name::new("Ingress", metadata_key(&ingress.metadata));
+            if let Some(problem) = self.excluded.0.get(&name) {
+                self.say(&name, Reason::Invalid, problem.clone());
+                continue;
+            }
+            for rule in rules {
+                if let Err(by_whom) = taken.take(&rule, ingress) {
+                    self.say(&name, Reason::Conflict, by_whom);
+                    continue;
+                }
+                let target = self.ingress_target((ingress, &name), rule.backend, &mut targets);
+                self.parts.routes.push(Route {
+                    host: rule.host,
+                    path: rule.path,
+                    target,
+                });
+                self.owners.push(name.clone());
+            }
+        }
+    }
+
+    fn say_of_tls(&mut self, ingress: &Ingress) {
+        let tls = ingress.spec.as_ref().and_then(|spec| spec.tls.as_ref());
+        if tls.is_some_and(|tls| !tls.is_empty()) {
+            let name = Name::new("Ingress", metadata_key(&ingress.metadata));
+            let message = "spec.tls: proxies of this version do not end TLS; its rules are served over plain HTTP";
+            self.say(&name, Reason::Unsupported, message.to_owned());
+        }
+    }
+
+    /// Where an Ingress sends requests: every port of a Service is a backend once.
+    fn ingress_target(
+        &mut self,
+        (ingress, name): (&'a Ingress, &Name),
+        backend: Option<&'a IngressBackend>,
+        targets: &mut BTreeMap<(Key<'a>, String), Target>,
+    ) -> Target {
+        let found = match self.ingress_port(ingress, backend) {
+            Ok(found) => found,
+            Err((reason, refusal)) => {
+                self.say(name, reason, refusal.message.clone());
+                return Target::Refuse(refusal);
+            }
+        };
+        let (key, service, port) = found;
+        let label = ports::label(port);
+        if let Some(known) = targets.get(&(key, label.clone())) {
+            return known.clone();
+        }
+        let target = self.target(key, service, port);
+        targets.insert((key, label), target.clone());
+        target
+    }
+
+    /// The Service port that an Ingress names.
+    fn ingress_port(
+        &self,
+        ingress: &'a Ingress,
+        backend: Option<&'a IngressBackend>,
+    ) -> Result<(Key<'a>, &'a Service, &'a ServicePort), (Reason, Refusal)> {
+        let Some(named) = backend.and_then(|backend| backend.service.as_ref()) else {
+            let message = "a backend is no Service; only Services are routed to";
+            return Err((Reason::Unsupported, refusal(501, "no-backend", message)));
+        };
+        let key = (metadata_key(&ingress.metadata).0, named.name.as_str());
+        let Some((&key, &service)) = self.services.get_key_value(&key) else {
+            let message = format!("Service {}/{} does not exist", key.0, key.1);
+            return Err((
+                Reason::ServiceNotFound,
+                refusal(503, "no-service", &message),
+            ));
+        };
+        if let Some(problem) = self.excluded.0.get(&Name::new("Service", key)) {
+            return Err((Reason::Invalid, refusal(503, "invalid-object", problem)));
+        }
+        if is_external_name(service) {
+            let message = external_name(key);
+            return Err((Reason::Unsupported, refusal(501, "external-name", &message)));
+        }
+        let wanted = named.port.as_ref();
+        let is_wanted = |port: &&ServicePort| match wanted {
+            Some(wanted) if wanted.name.is_some() => wanted.name == port.name,
+            Some(wanted) => wanted.number == Some(port.port),
+            None => false,
+        };
+        let Some(port) = ports::tcp_ports(service).into_iter().find(is_wanted) else {
+            let message = format!("Service {}/{} has no such TCP port", key.0, key.1);
+            return Err((Reason::PortNotFound, refusal(503, "no-port", &message)));
+        };
+        Ok((key, service, port))
     }
 
     fn add_split(&mut self, split: &ReadSplit, spec: &SplitSpec) -> usize {
@@ -192,15 +326,12 @@ impl<'a> Assembly<'a> {
     }
 
     fn answers(&mut self, key: (&str, &str), service: &'a Service) -> Answers {
-        if let Some(problem) = self.excluded.services.get(&owned(key)) {
+        if let Some(problem) = self.excluded.0.get(&Name::new("Service", key)) {
             self.note(key, Reason::Invalid, problem.clone());
             return Answers::refused(refusal(503, "invalid-object", problem));
         }
         if is_external_name(service) {
-            let message = format!(
-                "Service {}/{} is an ExternalName; only pods are routed to",
-                key.0, key.1
-            );
+            let message = external_name(key);
             self.note(key, Reason::Unsupported, message.clone());
             return Answers::refused(refusal(501, "external-name", &message));
         }
@@ -353,7 +484,11 @@ impl<'a> Assembly<'a> {
     }
 
     /// Services that a Split governs but that do not exist, Services that do not parse, and a default that is missing: 503.
-    fn answer_for_what_is_missing(&mut self, answers: &mut BTreeMap<(&'a str, &'a str), Answers>) {
+    fn answer_for_what_is_missing(
+        &mut self,
+        answers: &mut BTreeMap<Key<'a>, Answers>,
+        names: &'a ServiceNames,
+    ) {
         for (namespace, service, split) in self.governed.iter() {
             let message = format!(
                 "Split {namespace}/{} governs Service {service}, which does not exist",
@@ -374,7 +509,7 @@ impl<'a> Assembly<'a> {
                 Answers::refused(refusal(503, "invalid-object", &message)),
             );
         }
-        if let Some((namespace, name)) = &self.options.default_service {
+        if let Some((namespace, name)) = &names.default_service {
             let message = format!("the default Service {namespace}/{name} does not exist");
             answers
                 .entry((namespace, name))
@@ -404,11 +539,15 @@ impl<'a> Assembly<'a> {
         }
     }
 
-    fn note(&mut self, (namespace, name): (&str, &str), reason: Reason, message: String) {
+    fn note(&mut self, key: Key<'_>, reason: Reason, message: String) {
+        self.say(&Name::new("Service", key), reason, message);
+    }
+
+    fn say(&mut self, name: &Name, reason: Reason, message: String) {
         self.notices.push(Notice {
-            kind: "Service",
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
+            kind: name.kind,
+            namespace: name.namespace.clone(),
+            name: name.name.clone(),
             reason,
             message,
         });
@@ -422,57 +561,62 @@ enum Governing {
     Invalid(usize),
 }
 
+/// A namespace and a name.
+type Key<'a> = (&'a str, &'a str);
+
+/// An object of a kind.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Name {
+    kind: &'static str,
+    namespace: String,
+    name: String,
+}
+
+impl Name {
+    fn new(kind: &'static str, (namespace, name): Key<'_>) -> Self {
+        Self {
+            kind,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }
+    }
+}
+
 /// Objects that the table refused, and why.
 #[derive(Debug, Default)]
-struct Excluded {
-    services: BTreeMap<(String, String), String>,
-    splits: BTreeMap<(String, String), String>,
-}
+struct Excluded(BTreeMap<Name, String>);
 
 /// Whose each part of a table is.
 struct Names {
-    backends: Vec<(String, String)>,
-    splits: Vec<(String, String)>,
-    routes: Vec<Option<(String, String)>>,
+    backends: Vec<Name>,
+    splits: Vec<Name>,
+    routes: Vec<Name>,
 }
 
 impl Names {
-    fn of(parts: &Parts) -> Self {
-        let backends: Vec<_> = parts
-            .backends
-            .iter()
-            .map(|b| (b.namespace.clone(), b.service.clone()))
-            .collect();
-        let owner = |target: &Target| match target {
-            Target::Backend(index) => backends.get(*index).cloned(),
-            Target::Refuse(_) => None,
-        };
+    fn of(parts: &Parts, routes: Vec<Name>) -> Self {
+        let backends = parts.backends.iter();
+        let splits = parts.splits.iter();
         Self {
-            routes: parts
-                .routes
-                .iter()
-                .map(|route| owner(&route.target))
+            routes,
+            backends: backends
+                .map(|b| Name::new("Service", (&b.namespace, &b.service)))
                 .collect(),
-            splits: parts
-                .splits
-                .iter()
-                .map(|s| (s.namespace.clone(), s.name.clone()))
+            splits: splits
+                .map(|s| Name::new("Split", (&s.namespace, &s.name)))
                 .collect(),
-            backends,
         }
     }
 }
 
 impl Excluded {
     fn add(&mut self, names: &Names, error: &Error) {
-        let problem = error.to_string();
-        match error.part {
-            Part::Split(index) => self.splits.insert(names.splits[index].clone(), problem),
-            Part::Backend(index) => self.services.insert(names.backends[index].clone(), problem),
-            Part::Route(index) => names.routes[index]
-                .clone()
-                .and_then(|key| self.services.insert(key, problem)),
+        let name = match error.part {
+            Part::Split(index) => &names.splits[index],
+            Part::Backend(index) => &names.backends[index],
+            Part::Route(index) => &names.routes[index],
         };
+        self.0.insert(name.clone(), error.to_string());
     }
 }
 
@@ -521,16 +665,19 @@ fn is_external_name(service: &Service) -> bool {
     kind == Some("ExternalName")
 }
 
-fn key_of(service: &Service) -> (&str, &str) {
-    let metadata = &service.metadata;
+fn external_name((namespace, name): Key<'_>) -> String {
+    format!("Service {namespace}/{name} is an ExternalName; only pods are routed to")
+}
+
+fn key_of(service: &Service) -> Key<'_> {
+    metadata_key(&service.metadata)
+}
+
+fn metadata_key(metadata: &ObjectMeta) -> Key<'_> {
     (
         metadata.namespace.as_deref().unwrap_or_default(),
         metadata.name.as_deref().unwrap_or_default(),
     )
-}
-
-fn owned(key: (&str, &str)) -> (String, String) {
-    (key.0.to_owned(), key.1.to_owned())
 }
 
 fn refusal(status: u16, reason: &str, message: &str) -> Refusal {

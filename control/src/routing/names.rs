@@ -10,7 +10,16 @@ use std::collections::BTreeMap;
 
 use sidestep_proxy::table::{HostMatch, PathMatch, Refusal, Route, Target};
 
-use super::build::Options;
+/// How hosts name Services.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceNames {
+    /// The namespace whose Services have the first right to their bare name.
+    pub default_namespace: String,
+    /// Namespace and name of the Service that answers for every other host.
+    pub default_service: Option<(String, String)>,
+    /// The last part of a Service's full name: `cluster.local` unless the cluster was set up otherwise.
+    pub cluster_domain: String,
+}
 
 /// What a Service answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,32 +40,36 @@ impl Answers {
     }
 }
 
-/// The routes to all Services that answer, by (namespace, name).
-pub fn routes(answers: &BTreeMap<(&str, &str), Answers>, options: &Options) -> Vec<Route> {
+/// The routes to all Services that answer, by (namespace, name): each with the Service it is there for.
+pub fn routes<'a>(
+    answers: &BTreeMap<(&'a str, &'a str), Answers>,
+    names: &'a ServiceNames,
+) -> Vec<((&'a str, &'a str), Route)> {
     let mut routes = Vec::new();
     let mut bare: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (&(namespace, name), answers) in answers {
         bare.entry(name).or_default().push(namespace);
-        for host in full_names(namespace, name, &options.cluster_domain) {
-            add(&mut routes, &host, answers);
+        for host in full_names(namespace, name, &names.cluster_domain) {
+            add(&mut routes, (namespace, name), &host, answers);
         }
     }
     for (name, namespaces) in bare {
-        match bare_owner(&namespaces, &options.default_namespace) {
-            Some(namespace) => add(&mut routes, name, &answers[&(namespace, name)]),
-            None => add(
-                &mut routes,
-                name,
-                &Answers::refused(ambiguous(name, &namespaces)),
-            ),
+        match bare_owner(&namespaces, &names.default_namespace) {
+            Some(namespace) => {
+                let key = (namespace, name);
+                add(&mut routes, key, name, &answers[&key]);
+            }
+            None => {
+                let refused = Answers::refused(ambiguous(name, &namespaces));
+                add(&mut routes, (namespaces[0], name), name, &refused);
+            }
         }
     }
-    if let Some((namespace, name)) = &options.default_service
-        && let Some(target) = answers
-            .get(&(namespace.as_str(), name.as_str()))
-            .and_then(|a| a.primary.clone())
+    if let Some((namespace, name)) = &names.default_service
+        && let Some((key, answers)) = answers.get_key_value(&(namespace.as_str(), name.as_str()))
+        && let Some(target) = answers.primary.clone()
     {
-        routes.push(route(HostMatch::Any, target));
+        routes.push((*key, route(HostMatch::Any, target)));
     }
     routes
 }
@@ -93,13 +106,19 @@ fn ambiguous(name: &str, namespaces: &[&str]) -> Refusal {
     }
 }
 
-fn add(routes: &mut Vec<Route>, host: &str, answers: &Answers) {
+fn add<'a>(
+    routes: &mut Vec<((&'a str, &'a str), Route)>,
+    owner: (&'a str, &'a str),
+    host: &str,
+    answers: &Answers,
+) {
     for (port, target) in &answers.ports {
         let host = HostMatch::Exact(format!("{host}:{port}"));
-        routes.push(route(host, target.clone()));
+        routes.push((owner, route(host, target.clone())));
     }
     if let Some(target) = &answers.primary {
-        routes.push(route(HostMatch::Exact(host.to_owned()), target.clone()));
+        let host = HostMatch::Exact(host.to_owned());
+        routes.push((owner, route(host, target.clone())));
     }
 }
 

@@ -1,22 +1,31 @@
 //! What is known → where a request ends up, as tables of cases.
 
+mod ingress;
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 use sidestep_proxy::table::{Pick, Protocol, Source, Table, Target};
 
-use super::build::{Options, Snapshot, build};
+use super::build::{Attached, Options, Snapshot, build};
+use super::names::ServiceNames;
 use crate::api::labels;
 
 fn options() -> Options {
     Options {
         fleet: "default".into(),
         fleet_service: ("sidestep-system".into(), "sidestep-proxy".into()),
-        default_namespace: "default".into(),
-        default_service: None,
-        cluster_domain: "cluster.local".into(),
+        attached: Attached::Services(names(None)),
         own: Vec::new(),
         pick: Pick::Sequence,
+    }
+}
+
+fn names(default_service: Option<(String, String)>) -> ServiceNames {
+    ServiceNames {
+        default_namespace: "default".into(),
+        default_service,
+        cluster_domain: "cluster.local".into(),
     }
 }
 
@@ -62,8 +71,10 @@ fn http() -> Value {
 }
 
 /// What becomes of a request: `service:port=endpoint ports`, per version where there is a Split, or status and reason.
-fn asked(table: &Table, host: &str) -> String {
-    let index = match table.route(host, "/") {
+fn asked(table: &Table, url: &str) -> String {
+    let (host, path) = url.split_at(url.find('/').unwrap_or(url.len()));
+    let path = if path.is_empty() { "/" } else { path };
+    let index = match table.route(host, path) {
         None => return "404".into(),
         Some(Target::Refuse(refusal)) => return format!("{} {}", refusal.status, refusal.reason),
         Some(Target::Backend(index)) => *index,
@@ -164,7 +175,7 @@ fn one_service_may_answer_for_every_other_host() {
     let mut known = Snapshot::default();
     service(&mut known, "default/web", http());
     let mut options = options();
-    options.default_service = Some(("default".into(), "web".into()));
+    options.attached = Attached::Services(names(Some(("default".into(), "web".into()))));
     check(
         &known,
         &options,
@@ -173,7 +184,7 @@ fn one_service_may_answer_for_every_other_host() {
             ("", "web.default:http="),
         ],
     );
-    options.default_service = Some(("default".into(), "none".into()));
+    options.attached = Attached::Services(names(Some(("default".into(), "none".into()))));
     check(
         &known,
         &options,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::Ingress;
 use kube::Client;
 use kube::runtime::watcher::Config;
 use sidestep_proxy::table::Table;
@@ -14,7 +15,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::build::{Options, Snapshot, build};
+use super::build::{Attached, Options, Snapshot, build};
 use super::notice::Notice;
 use super::split::RawSplit;
 use crate::cache::{Cache, Change, Listener, Malformed, feed};
@@ -50,6 +51,7 @@ where
         () = feed(sources.services.clone(), Collection::all(&client), Config::default()) => {}
         () = feed(sources.slices.clone(), Collection::all(&client), Config::default()) => {}
         () = feed(sources.splits.clone(), Collection::all(&client), Config::default()) => {}
+        () = sources.feed_ingresses(&client, &options.attached) => {}
     }
 }
 
@@ -57,6 +59,7 @@ struct Sources {
     services: Cache<Service>,
     slices: Cache<EndpointSlice>,
     splits: Cache<RawSplit>,
+    ingresses: Cache<Ingress>,
     changed: Arc<Notify>,
 }
 
@@ -68,6 +71,9 @@ impl Sources {
                 old.spec == new.spec && old.metadata.labels == new.metadata.labels
             })]),
             slices: Cache::new(vec![on_change(&changed, |_, _| false)]),
+            ingresses: Cache::new(vec![on_change(&changed, |old: &Ingress, new: &Ingress| {
+                old.spec == new.spec && old.metadata.annotations == new.metadata.annotations
+            })]),
             // A Split's status is written by the controller in answer to what we report: it must not cause another table.
             splits: Cache::new(vec![on_change(
                 &changed,
@@ -85,6 +91,21 @@ impl Sources {
         self.services.ready().await;
         self.slices.ready().await;
         self.splits.ready().await;
+        self.ingresses.ready().await;
+    }
+
+    /// Ingresses are read only where they are served.
+    async fn feed_ingresses(&self, client: &Client, attached: &Attached) {
+        match attached {
+            Attached::Ingresses { .. } => {
+                let ingresses = self.ingresses.clone();
+                feed(ingresses, Collection::all(client), Config::default()).await;
+            }
+            Attached::Services(_) => {
+                self.ingresses.leave_empty();
+                std::future::pending().await
+            }
+        }
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -92,12 +113,14 @@ impl Sources {
             |kind, malformed: Vec<Malformed>| malformed.into_iter().map(move |m| (kind, m));
         let slices = of_kind("EndpointSlice", self.slices.malformed());
         let splits = of_kind("Split", self.splits.malformed());
+        let ingresses = of_kind("Ingress", self.ingresses.malformed());
         Snapshot {
             services: self.services.all(),
             slices: self.slices.all(),
             splits: self.splits.all(),
+            ingresses: self.ingresses.all(),
             malformed_services: self.services.malformed(),
-            malformed: slices.chain(splits).collect(),
+            malformed: slices.chain(splits).chain(ingresses).collect(),
         }
     }
 }

@@ -190,7 +190,7 @@ fn check_route(route: &Route, backends: usize) -> Result<(), Problem> {
     match &route.host {
         HostMatch::Any => {}
         HostMatch::Exact(host) => check_host(matching::split_port(host).0)?,
-        HostMatch::Suffix(host) => check_host(host)?,
+        HostMatch::Label(host) | HostMatch::Suffix(host) => check_host(host)?,
     }
     match &route.path {
         PathMatch::Prefix(path) | PathMatch::Exact(path) if path.starts_with('/') => {}

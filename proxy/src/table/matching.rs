@@ -1,7 +1,7 @@
 //! Host and path → route, with the precedence of the Gateway API.
 //!
-//! Among the routes that match both host and path: an exact host with the request's port before one without, before the longest
-//! suffix, before any host; then an exact path before the longest prefix; then the earlier in the list. Everything is a hash
+//! Among the routes that match both host and path: an exact host with the request's port before one without, before a domain
+//! with one label more, before the longest suffix, before any host; then an exact path before the longest prefix; then the earlier in the list. Everything is a hash
 //! lookup; nothing is allocated.
 
 use foldhash::HashMap;
@@ -16,6 +16,7 @@ pub(super) const HOST_MAX: usize = 260;
 pub struct Routes {
     list: Vec<Route>,
     exact: HashMap<Box<str>, Paths>,
+    label: HashMap<Box<str>, Paths>,
     suffix: HashMap<Box<str>, Paths>,
     any: Paths,
     /// Whether a host names a port: only then is a request's host looked up with its port.
@@ -45,6 +46,7 @@ impl Routes {
                     routes.ported |= split_port(host).1.is_some();
                     routes.exact.entry(lower(host)).or_default()
                 }
+                HostMatch::Label(host) => routes.label.entry(lower(host)).or_default(),
                 HostMatch::Suffix(host) => routes.suffix.entry(lower(host)).or_default(),
             };
             paths.add(&route.path, index);
@@ -94,7 +96,17 @@ impl Routes {
 
     fn find_named(&self, host: &str, path: &str) -> Option<usize> {
         let exact = self.exact.get(host).and_then(|paths| paths.find(path));
-        exact.or_else(|| self.find_suffix(host, path))
+        exact
+            .or_else(|| self.find_label(host, path))
+            .or_else(|| self.find_suffix(host, path))
+    }
+
+    fn find_label(&self, host: &str, path: &str) -> Option<usize> {
+        if self.label.is_empty() {
+            return None;
+        }
+        let (_, domain) = host.split_once('.')?;
+        self.label.get(domain).and_then(|paths| paths.find(path))
     }
 
     fn find_suffix(&self, host: &str, path: &str) -> Option<usize> {
@@ -200,9 +212,11 @@ mod tests {
     use super::*;
     use crate::table::Target;
 
+    /// `*.domain` stands for one label, `**.domain` for any number.
     fn host(text: &str) -> HostMatch {
-        match text.strip_prefix("*.") {
-            Some(domain) => HostMatch::Suffix(domain.to_owned()),
+        match text.split_once("*.") {
+            Some(("*", domain)) => HostMatch::Suffix(domain.to_owned()),
+            Some((_, domain)) => HostMatch::Label(domain.to_owned()),
             None if text == "*" => HostMatch::Any,
             None => HostMatch::Exact(text.to_owned()),
         }
@@ -255,7 +269,7 @@ mod tests {
 
     #[test]
     fn hosts_by_precedence() {
-        let all = ["*/", "*.com/", "*.shop.com/", "a.shop.com/"];
+        let all = ["*/", "**.com/", "**.shop.com/", "a.shop.com/"];
         check(&all, ("a.shop.com", "/"), Some(3));
         check(&all, ("b.shop.com", "/"), Some(2));
         check(&all, ("b.c.shop.com", "/"), Some(2));
@@ -333,8 +347,12 @@ mod tests {
                     .is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'));
                 below.then_some((1, domain.len()))?
             }
-            HostMatch::Exact(host) if host == name => (2, 0),
-            HostMatch::Exact(host) => (!port.is_empty() && host == asked.0).then_some((3, 0))?,
+            HostMatch::Label(domain) => {
+                let (_, rest) = name.split_once('.')?;
+                (rest == domain).then_some((2, 0))?
+            }
+            HostMatch::Exact(host) if host == name => (3, 0),
+            HostMatch::Exact(host) => (!port.is_empty() && host == asked.0).then_some((4, 0))?,
         };
         let path = match &route.path {
             PathMatch::Exact(path) => (path == asked.1).then_some(usize::MAX)?,
@@ -351,7 +369,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))] // making strings from patterns is slow
         #[test]
         fn the_maps_find_what_a_look_at_every_route_finds(
-            texts in prop::collection::vec("=?(\\*|(\\*\\.)?[ab](\\.[ab]){0,2}|[ab](\\.[ab])?:[12])(/[xy]?){1,3}", 0..12),
+            texts in prop::collection::vec("=?(\\*|(\\*{1,2}\\.)?[ab](\\.[ab]){0,2}|[ab](\\.[ab])?:[12])(/[xy]?){1,3}", 0..12),
             asked in prop::collection::vec(("[ab](\\.[ab]){0,3}(:[12])?", "(/[xy]{0,2}){1,4}"), 20),
         ) {
             let routes = routes(&texts.iter().map(String::as_str).collect::<Vec<_>>());

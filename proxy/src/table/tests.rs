@@ -77,7 +77,7 @@ fn what_cannot_be_served_is_refused_by_name() {
     check_refused(
         |parts| parts.routes[0].host = HostMatch::Suffix("*.web".to_owned()),
         route,
-        "route 0 (*.*.web/*): \"*.web\" is no host name",
+        "route 0 (**.*.web/*): \"*.web\" is no host name",
     );
     check_refused(
         |parts| parts.routes[0].host = HostMatch::Exact("web:http".to_owned()),

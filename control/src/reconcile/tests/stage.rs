@@ -29,7 +29,7 @@ use crate::local::kinds::{self, Kind};
 use crate::local::workloads::Workloads;
 use crate::local::{self, Local};
 use crate::reconcile::objects::Scope;
-use crate::routing;
+use crate::routing::{self, Attached, ServiceNames};
 
 pub(super) const NS: &str = "default";
 const SYSTEM: &str = "sidestep-system";
@@ -368,9 +368,11 @@ impl Proxy {
         let options = routing::Options {
             fleet: "default".into(),
             fleet_service: (SYSTEM.into(), "sidestep-proxy".into()),
-            default_namespace: NS.into(),
-            default_service: None,
-            cluster_domain: "cluster.local".into(),
+            attached: Attached::Services(ServiceNames {
+                default_namespace: NS.into(),
+                default_service: None,
+                cluster_domain: "cluster.local".into(),
+            }),
             own: Vec::new(),
             pick: Pick::Sequence,
         };

@@ -1,0 +1,109 @@
+//! What a proxy needs to know: that of `sidestep proxy`, and the one within `sidestep run`.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use sidestep_proxy::Config;
+use sidestep_proxy::config::AccessLog;
+
+use super::{Complaints, address, complain_of_shared_addresses, label, optional, writable_file};
+use crate::cli::ProxyArgs;
+use crate::proxy_config;
+
+/// Usable, but for the names that only the cluster knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ProxySettings {
+    /// Addresses, limits, deadlines, access log.
+    pub(crate) proxy: Config,
+    /// Where metrics, probes and the table are served.
+    pub(crate) admin: SocketAddr,
+    /// The class of the Ingresses to serve.
+    pub(crate) ingress_class: String,
+    /// The fleet whose Splits are served.
+    pub(crate) fleet: String,
+    /// The namespace of the proxies' Services; none means that of the session.
+    pub(crate) fleet_namespace: Option<String>,
+    /// The Service that lists the proxies of this fleet.
+    pub(crate) fleet_service: String,
+}
+
+impl ProxySettings {
+    /// Makes the arguments usable.
+    ///
+    /// # Errors
+    /// Every complaint, not only the first.
+    pub(crate) fn new(args: &ProxyArgs) -> Result<Self, Complaints> {
+        let mut complaints = Complaints::default();
+        let listen = complaints.take("--listen", address(&args.listen));
+        let admin = complaints.take("--admin", address(&args.admin));
+        complain_of_shared_addresses(&mut complaints, [("--listen", listen), ("--admin", admin)]);
+        let ingress_class = complaints.take("--ingress-class", label(&args.ingress_class));
+        let fleet = complaints.take("--fleet", label(&args.fleet));
+        let fleet_namespace = complaints.take(
+            "--fleet-namespace",
+            optional(args.fleet_namespace.as_deref(), label),
+        );
+        let fleet_service = complaints.take("--fleet-service", label(&args.fleet_service));
+        let flags = Flags {
+            file: args.proxy_config.as_deref(),
+            workers: args.proxy_workers.as_deref(),
+            access_log: args.access_log.as_deref(),
+        };
+        let proxy = config(&mut complaints, &flags, Config::default(), listen);
+        let settings = || {
+            Some(Self {
+                proxy: proxy?,
+                admin: admin?,
+                ingress_class: ingress_class?,
+                fleet: fleet?,
+                fleet_namespace: fleet_namespace?,
+                fleet_service: fleet_service?,
+            })
+        };
+        complaints.or(settings())
+    }
+}
+
+/// What the flags of both commands say.
+pub(super) struct Flags<'a> {
+    /// `--proxy-config`.
+    pub(super) file: Option<&'a Path>,
+    /// `--proxy-workers`.
+    pub(super) workers: Option<&'a str>,
+    /// `--access-log`.
+    pub(super) access_log: Option<&'a Path>,
+}
+
+/// A file's, or `otherwise`, and what the flags change in it.
+pub(super) fn config(
+    complaints: &mut Complaints,
+    flags: &Flags<'_>,
+    otherwise: Config,
+    listen: Option<SocketAddr>,
+) -> Option<Config> {
+    let given = complaints.take("--proxy-config", optional(flags.file, read));
+    let workers = complaints.take("--proxy-workers", optional(flags.workers, workers));
+    let access_log = complaints.take("--access-log", optional(flags.access_log, access_log));
+    let mut proxy = given?.unwrap_or(otherwise);
+    proxy.listen = vec![listen?];
+    proxy.workers = workers?.unwrap_or(proxy.workers);
+    proxy.access_log = access_log?.unwrap_or_default();
+    Some(proxy)
+}
+
+fn workers(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse()
+        .map_err(|_| format!("`{text}` is no number of threads: 1 or more"))
+}
+
+fn read(path: &Path) -> Result<Config, String> {
+    proxy_config::read(path).map_err(|faults| faults.to_string())
+}
+
+fn access_log(path: &Path) -> Result<AccessLog, String> {
+    match path == Path::new("-") {
+        true => Ok(AccessLog::Stdout),
+        false => writable_file(path).map(AccessLog::File),
+    }
+}
