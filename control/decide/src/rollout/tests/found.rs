@@ -327,6 +327,21 @@ fn previewed(replicas: i32, strategy: &serde_json::Value) -> Model {
     super::traces::with_template(model).deployed()
 }
 
+/// With an analysis after the switch.
+fn analysed() -> serde_json::Value {
+    json!({"postPromotionAnalysis": {"templates": [{"templateName": "good"}]}})
+}
+
+/// An update that has switched and is analysed, and the revision it has switched to.
+fn switched() -> (Model, String) {
+    let mut model = previewed(2, &analysed());
+    model.image("2");
+    model.run_ready();
+    let hash = model.set("2").hash.clone();
+    assert_eq!(led(&model), hash);
+    (model, hash)
+}
+
 /// The revision that the active rule leads to.
 fn led(model: &Model) -> String {
     let split = &model.split.as_ref().unwrap().split;
@@ -369,12 +384,7 @@ fn a_preview_that_shrinks_to_nothing_finishes_its_requests() {
 #[test]
 fn an_overtaken_revision_keeps_the_active_rule_while_stable_has_no_pod() {
     // Seed 157 of blue-green: a third image, after the switch to the second, led the active rule back to a stable without pods.
-    let after = json!({"postPromotionAnalysis": {"templates": [{"templateName": "good"}]}});
-    let mut model = previewed(2, &after);
-    model.image("2");
-    model.run_ready();
-    let hash = model.set("2").hash.clone();
-    assert_eq!(led(&model), hash);
+    let (mut model, hash) = switched();
     model.ready("1", 0);
     model.image("3");
     model.run();
@@ -457,7 +467,7 @@ fn a_stable_without_pods_has_a_service_to_be_listed_by() {
 #[test]
 fn active_goes_back_from_a_revision_that_has_lost_its_pods() {
     // Seeds 0 and 6 of blue-green: after the switch it led to no pod at all, while stable still had all of its own.
-    let after = json!({"postPromotionAnalysis": {"templates": [{"templateName": "good"}]}});
+    let after = analysed();
     for mut model in [
         Model::blue_green(2, &after),
         Model::blue_green_routed(2, &after),
@@ -496,12 +506,7 @@ fn a_way_back_is_not_healthy_while_the_split_still_leads_away() {
 #[test]
 fn a_service_without_a_selector_takes_the_active_rule_nowhere() {
     // Seed 4349 of blue-green: somebody made the active Service anew after the switch, and the rule went back to a stable without pods.
-    let after = json!({"postPromotionAnalysis": {"templates": [{"templateName": "good"}]}});
-    let mut model = previewed(2, &after);
-    model.image("2");
-    model.run_ready();
-    let hash = model.set("2").hash.clone();
-    assert_eq!(led(&model), hash);
+    let (mut model, hash) = switched();
     model.ready("1", 0);
     model.ready("2", 1);
     for service in &mut model.services {
