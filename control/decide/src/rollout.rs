@@ -13,7 +13,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`plan`] | spec → [`Plan`]: the parse and all of its complaints |
-//! | [`state`] | what is remembered, from and to `.status` |
+//! | [`state`], [`memory`] | what is remembered, from and to `.status`; where that is found for which it has no field |
 //! | [`observed`] | what is: ReplicaSets, Services, runs, the Split as written, the fleet |
 //! | [`mod@decide`] | the driver: calls the files below in the order of R3.4 |
 //! | [`decision`] | what follows: one [`Action`] is one write |
@@ -21,7 +21,8 @@
 //! | `turn` | what is known and what has been decided so far, handed from file to file |
 //! | `revision`, `hash`, `template` | which ReplicaSet the spec asks for, its number, its name |
 //! | `routes` | header and mirror routes |
-//! | `traffic`, `services` | weights and their acknowledgement; selectors |
+//! | `traffic`, `acknowledgement`, `services` | weights; what the proxies have taken up; selectors |
+//! | `experiment` | what an experiment's versions get |
 //! | `scale`, `replicas` | which ReplicaSet may grow or shrink now; the arithmetic |
 //! | `dynamic` | stable's size with `dynamicStableScale`, and how a version leaves it |
 //! | [`restart`] | which old pods go next |
@@ -31,6 +32,7 @@
 //! | `hold` | waiting for a router of others |
 //! | `conditions`, `phase`, `arrival`, `duration`, `waits` | what the status says of all this |
 
+mod acknowledgement;
 pub mod affinity;
 mod arrival;
 mod bluegreen;

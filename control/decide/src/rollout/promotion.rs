@@ -3,7 +3,9 @@
 use super::conditions;
 use super::plan::{CanaryScale, PauseFor, Step};
 use super::turn::{Resume, Turn};
-use super::{arrival, duration, pause, phase, replicas, revision, rollback, runs, scale, traffic};
+use super::{
+    acknowledgement, arrival, duration, pause, phase, replicas, revision, rollback, runs, scale,
+};
 
 /// R12.1, R12.2: another template or other steps begin the steps anew. Returns whether they did.
 pub(super) fn reset_if_changed(turn: &mut Turn<'_>) -> bool {
@@ -127,7 +129,7 @@ fn reason(turn: &mut Turn<'_>) -> Option<String> {
         return None;
     }
     let routing = turn.routing().filter(|_| !turn.is_promoted());
-    if routing.is_some_and(|routing| !traffic::is_whole_and_verified(turn, routing)) {
+    if routing.is_some_and(|routing| !acknowledgement::is_whole_and_verified(turn, routing)) {
         return None;
     }
     Some(why(turn))
@@ -198,7 +200,7 @@ fn is_done(turn: &mut Turn<'_>, step: &Step) -> bool {
 /// Every proxy serves the Split as this turn wants it.
 fn is_served(turn: &mut Turn<'_>) -> bool {
     if !turn.settled {
-        let missing = traffic::missing(turn);
+        let missing = acknowledgement::missing(turn);
         turn.wait("acknowledgement", missing, None);
     }
     turn.settled
@@ -236,7 +238,7 @@ fn carries(turn: &Turn<'_>, weight: i32) -> bool {
     let empty = scale::sizes(turn).canary == 0;
     turn.routing().is_none()
         || turn.replicas == 0
-        || (traffic::is_verified(turn) && (recorded == weight || empty))
+        || (acknowledgement::is_verified(turn) && (recorded == weight || empty))
 }
 
 /// The step as events print it.

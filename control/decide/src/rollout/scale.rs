@@ -11,7 +11,7 @@ use super::observed::Revision;
 use super::plan::{AbortDelay, Delays, Routing};
 use super::replicas::{self, Move, Position, Sizes};
 use super::turn::Turn;
-use super::{dynamic, time, traffic};
+use super::{acknowledgement, dynamic, time};
 use crate::api::labels;
 
 /// Brings the sizes one move closer to what the step asks for.
@@ -167,7 +167,7 @@ pub(super) fn may_shrink(turn: &mut Turn<'_>, set: &Revision, to: i32) -> bool {
     if to >= set.wanted || turn.routing().is_none() || turn.settled {
         return true;
     }
-    let missing = traffic::missing(turn);
+    let missing = acknowledgement::missing(turn);
     turn.wait(
         "acknowledgement",
         format!("{missing}, before ReplicaSet \"{}\" shrinks", set.name),
@@ -232,7 +232,7 @@ pub(super) fn may_leave(turn: &mut Turn<'_>, set: &Revision) -> bool {
         return true;
     };
     let Some(since) = turn.next.memory.left.get(&set.hash).map(|since| since.0) else {
-        let missing = traffic::missing(turn);
+        let missing = acknowledgement::missing(turn);
         turn.wait_after(
             "acknowledgement",
             format!("{missing}, before ReplicaSet \"{}\" goes", set.name),

@@ -1,12 +1,11 @@
-//! Weights: how much the canary gets, when that may change, and whether every proxy serves it. They are decided here and nowhere else.
+//! Weights: how much the canary gets, and when that may change. They are decided here and nowhere else.
 //!
-//! A weight never leads the pods that carry it, goes down before they do, and counts as set only when every proxy serves it.
+//! A weight never leads the pods that carry it, goes down before they do, and counts as set only when every proxy acknowledges it.
 //! Promotion moves no request: it renames what already has everything.
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
-
+use super::acknowledgement::{self, forget_verification, missing};
 use super::decision::Action;
 use super::experiment::Beside;
 use super::observed::Revision;
@@ -16,7 +15,7 @@ use super::split::{CANARY, STABLE, Split, Version};
 use super::turn::Turn;
 use super::{dynamic, experiment, routes, scale};
 use crate::api::rollout::{TrafficWeights, WeightDestination};
-use crate::api::split::{SplitRule, Verified};
+use crate::api::split::SplitRule;
 
 /// Sets the weights that the present step asks for, as far as pods allow, and follows their acknowledgement.
 pub(super) fn route(turn: &mut Turn<'_>) {
@@ -24,7 +23,7 @@ pub(super) fn route(turn: &mut Turn<'_>) {
     let (Some(routing), Some(stable)) = (turn.routing(), turn.stable) else {
         return release(turn, turn.stable);
     };
-    doubt(turn);
+    acknowledgement::doubt(turn);
     let Some(trial) = trial(turn, routing, stable) else {
         return;
     };
@@ -32,22 +31,8 @@ pub(super) fn route(turn: &mut Turn<'_>) {
     let wanted = split(turn, routing, stable, &trial, changed);
     turn.carried = wanted.needed(&turn.new.hash);
     write(turn, &wanted);
-    verify(turn);
-    note_departures(turn, &wanted);
-}
-
-/// A write that was not noted may have been served: what was acknowledged before it is acknowledged no more.
-pub(super) fn doubt(turn: &mut Turn<'_>) {
-    let generation = turn
-        .observed
-        .split
-        .as_ref()
-        .map(|written| written.generation);
-    if turn.was.memory.generation != generation {
-        turn.next.memory.left.clear();
-        forget_verification(turn);
-    }
-    turn.next.memory.generation = generation;
+    acknowledgement::verify(turn);
+    acknowledgement::note_departures(turn, &wanted);
 }
 
 /// The version beside stable, and its weight.
@@ -358,97 +343,6 @@ pub(super) fn shares(split: &Split) -> BTreeMap<&str, u32> {
     shares
         .filter_map(|(revision, share)| Some((revision, share.filter(|share| *share > 0)?)))
         .collect()
-}
-
-fn forget_verification(turn: &mut Turn<'_>) {
-    turn.next.memory.verified = None;
-    if let Some(weights) = &mut turn.next.weights {
-        weights.verified = Some(false);
-    }
-}
-
-/// Latches the verification of the weights as recorded.
-fn verify(turn: &mut Turn<'_>) {
-    let Some(weights) = turn
-        .next
-        .weights
-        .as_ref()
-        .filter(|weights| weights.verified != Some(true))
-    else {
-        return;
-    };
-    turn.next.memory.verified = None;
-    let (fleet, settled) = (&turn.observed.fleet, turn.settled);
-    let written = turn.observed.split.as_ref();
-    let Some(written) = written.filter(|_| settled && fleet.verifies()) else {
-        let message = format!("{}, for weight {}", missing(turn), weights.canary.weight);
-        return turn.wait("acknowledgement", message, None);
-    };
-    turn.next.memory.verified = Some(Verified {
-        generation: written.generation,
-        at: MicroTime(fleet.verified_at.unwrap_or(turn.now)),
-    });
-    if let Some(weights) = &mut turn.next.weights {
-        weights.verified = Some(true);
-    }
-}
-
-/// The weight in force is the whole, and every proxy serves it; so that promotion moves no request.
-pub(super) fn is_whole_and_verified(turn: &Turn<'_>, routing: &Routing) -> bool {
-    let weights = turn.next.weights.as_ref();
-    let canary = weights.map(|weights| {
-        (
-            weights.canary.weight,
-            weights.canary.pod_template_hash.as_ref(),
-        )
-    });
-    turn.replicas == 0
-        || (is_verified(turn) && canary == Some((routing.whole, Some(&turn.new.hash))))
-}
-
-/// Every proxy has served the weights as recorded.
-pub(super) fn is_verified(turn: &Turn<'_>) -> bool {
-    turn.next
-        .weights
-        .as_ref()
-        .is_some_and(|weights| weights.verified == Some(true))
-}
-
-/// Who has not acknowledged the Split, for a person.
-pub(super) fn missing(turn: &Turn<'_>) -> String {
-    let fleet = &turn.observed.fleet;
-    match (
-        fleet.proxies.is_empty(),
-        fleet.behind.as_slice(),
-        fleet.short.as_slice(),
-    ) {
-        (true, _, _) => "a proxy to serve the Split: none is there".to_owned(),
-        (false, [], []) => "the proxies to acknowledge the Split".to_owned(),
-        (false, [], short) => format!("ready endpoints at proxies {}", short.join(", ")),
-        (false, behind, _) => format!("proxies to acknowledge the Split: {}", behind.join(", ")),
-    }
-}
-
-/// Notes since when every proxy serves a table without a revision that still has pods.
-pub(super) fn note_departures(turn: &mut Turn<'_>, wanted: &Split) {
-    let (settled, now) = (turn.settled, turn.now);
-    let known = std::mem::take(&mut turn.next.memory.left);
-    let written = turn.observed.split.as_ref().map(|written| &written.split);
-    let mut left = BTreeMap::new();
-    for set in turn
-        .observed
-        .revisions
-        .iter()
-        .filter(|set| set.pods > 0 || set.wanted > 0)
-    {
-        if wanted.lists(&set.hash) || written.is_some_and(|written| written.lists(&set.hash)) {
-            continue;
-        }
-        let since = known.get(&set.hash).cloned();
-        let since = since.or_else(|| settled.then(|| Time(super::time::whole_seconds(now))));
-        left.extend(since.map(|since| (set.hash.clone(), since)));
-    }
-    turn.next.memory.left = left;
 }
 
 /// Every revision that has pods, or is about to, has a Service that lists them; stable has one even without, as the Split lists it.

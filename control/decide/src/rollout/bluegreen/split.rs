@@ -10,8 +10,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use super::super::observed::Revision;
 use super::super::plan::{BlueGreen, Routing};
 use super::super::split::{CANARY, STABLE, Split, Version};
-use super::super::traffic;
 use super::super::turn::Turn;
+use super::super::{acknowledgement, traffic};
 use super::cutover::Active;
 use super::size;
 use crate::api::split::{SplitRule, Verified};
@@ -26,7 +26,7 @@ pub(super) fn route(turn: &mut Turn<'_>, strategy: &BlueGreen, active: &Active<'
         };
         return traffic::release(turn, keeper);
     };
-    traffic::doubt(turn);
+    acknowledgement::doubt(turn);
     let written = turn.observed.split.as_ref().map(|written| &written.split);
     if written.is_none() && turn.is_promoted() && stable.available < turn.replicas {
         return; // R8.2: a first deploy has nothing to send anybody to
@@ -45,7 +45,7 @@ pub(super) fn route(turn: &mut Turn<'_>, strategy: &BlueGreen, active: &Active<'
         true => verify(turn),
         false => hold(turn),
     }
-    traffic::note_departures(turn, &wanted);
+    acknowledgement::note_departures(turn, &wanted);
 }
 
 /// While stable has no pod to go back to, the revision that the active rule leads to goes on: one that was overtaken after the switch
@@ -163,7 +163,7 @@ fn verify(turn: &mut Turn<'_>) {
     let (settled, fleet) = (turn.settled, &turn.observed.fleet);
     let written = turn.observed.split.as_ref();
     let Some(written) = written.filter(|_| settled && fleet.verifies()) else {
-        let message = traffic::missing(turn);
+        let message = acknowledgement::missing(turn);
         return turn.wait("acknowledgement", message, None);
     };
     turn.next.memory.verified = Some(Verified {
