@@ -2,23 +2,25 @@
 //!
 //! Nothing here fails as a whole: an object that cannot be served is answered for on its own routes, and said in a [`Notice`].
 
+mod ingresses;
+mod services;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::{Ingress, IngressBackend};
+use k8s_openapi::api::networking::v1::Ingress;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use sidestep_proxy::table::{
-    Backend, Endpoint, Error, Fallback, Part, Parts, Pick, Protocol, Refusal, Route, Rule, Source,
-    Split, Table, Target, Version,
+    Backend, Endpoint, Error, Fallback, Part, Parts, Pick, Protocol, Refusal, Rule, Source, Split,
+    Table, Target, Version,
 };
 
 use super::endpoints::{Listed, Proxies, Slices};
 use super::govern::Governed;
-use super::ingress;
-use super::names::{self, Answers, ServiceNames};
+use super::names::ServiceNames;
 use super::notice::{self, Notice, Reason};
 use super::ports::{self, Speaks};
 use super::split::{RawSplit, ReadSplit, read};
@@ -173,125 +175,6 @@ impl<'a> Assembly<'a> {
         (self.parts, self.owners, self.notices)
     }
 
-    fn attach_services(&mut self, names: &'a ServiceNames) {
-        let mut answers = BTreeMap::new();
-        for (key, service) in self.services.clone() {
-            if !is_fleet(key, service, self.options) && !ports::is_revision_service(service) {
-                let answer = self.answers(key, service);
-                answers.insert(key, answer);
-            }
-        }
-        self.answer_for_what_is_missing(&mut answers, names);
-        for (owner, route) in names::routes(&answers, names) {
-            self.parts.routes.push(route);
-            self.owners.push(Name::new("Service", owner));
-        }
-    }
-
-    fn attach_ingresses(&mut self, class: &str) {
-        let ingresses = ingress::of_class(&self.snapshot.ingresses, class);
-        let mut taken = ingress::Taken::default();
-        let mut targets = BTreeMap::new();
-        let rules = ingresses.iter().map(|i| (*i, ingress::rules(i)));
-        let rest = ingresses
-            .iter()
-            .map(|i| (*i, ingress::rest(i).into_iter().collect()));
-        ingresses
-            .iter()
-            .for_each(|ingress| self.say_of_tls(ingress));
-        for (ingress, rules) in rules.chain(rest).collect::<Vec<(&'a Ingress, Vec<_>)>>() {
-            let name = Name::new("Ingress", metadata_key(&ingress.metadata));
-            if let Some(problem) = self.excluded.0.get(&name) {
-                self.say(&name, Reason::Invalid, problem.clone());
-                continue;
-            }
-            for rule in rules {
-                if let Err(by_whom) = taken.take(&rule, ingress) {
-                    self.say(&name, Reason::Conflict, by_whom);
-                    continue;
-                }
-                let target = self.ingress_target((ingress, &name), rule.backend, &mut targets);
-                self.parts.routes.push(Route {
-                    host: rule.host,
-                    path: rule.path,
-                    target,
-                });
-                self.owners.push(name.clone());
-            }
-        }
-    }
-
-    fn say_of_tls(&mut self, ingress: &Ingress) {
-        let tls = ingress.spec.as_ref().and_then(|spec| spec.tls.as_ref());
-        if tls.is_some_and(|tls| !tls.is_empty()) {
-            let name = Name::new("Ingress", metadata_key(&ingress.metadata));
-            let message = "spec.tls: proxies of this version do not end TLS; its rules are served over plain HTTP";
-            self.say(&name, Reason::Unsupported, message.to_owned());
-        }
-    }
-
-    /// Where an Ingress sends requests: every port of a Service is a backend once.
-    fn ingress_target(
-        &mut self,
-        (ingress, name): (&'a Ingress, &Name),
-        backend: Option<&'a IngressBackend>,
-        targets: &mut BTreeMap<(Key<'a>, String), Target>,
-    ) -> Target {
-        let found = match self.ingress_port(ingress, backend) {
-            Ok(found) => found,
-            Err((reason, refusal)) => {
-                self.say(name, reason, refusal.message.clone());
-                return Target::Refuse(refusal);
-            }
-        };
-        let (key, service, port) = found;
-        let label = ports::label(port);
-        if let Some(known) = targets.get(&(key, label.clone())) {
-            return known.clone();
-        }
-        let target = self.target(key, service, port);
-        targets.insert((key, label), target.clone());
-        target
-    }
-
-    /// The Service port that an Ingress names.
-    fn ingress_port(
-        &self,
-        ingress: &'a Ingress,
-        backend: Option<&'a IngressBackend>,
-    ) -> Result<(Key<'a>, &'a Service, &'a ServicePort), (Reason, Refusal)> {
-        let Some(named) = backend.and_then(|backend| backend.service.as_ref()) else {
-            let message = "a backend is no Service; only Services are routed to";
-            return Err((Reason::Unsupported, refusal(501, "no-backend", message)));
-        };
-        let key = (metadata_key(&ingress.metadata).0, named.name.as_str());
-        let Some((&key, &service)) = self.services.get_key_value(&key) else {
-            let message = format!("Service {}/{} does not exist", key.0, key.1);
-            return Err((
-                Reason::ServiceNotFound,
-                refusal(503, "no-service", &message),
-            ));
-        };
-        if let Some(problem) = self.excluded.0.get(&Name::new("Service", key)) {
-            return Err((Reason::Invalid, refusal(503, "invalid-object", problem)));
-        }
-        if is_external_name(service) {
-            let message = external_name(key);
-            return Err((Reason::Unsupported, refusal(501, "external-name", &message)));
-        }
-        let wanted = named.port.as_ref();
-        let is_wanted = |port: &&ServicePort| match wanted {
-            Some(wanted) if wanted.name.is_some() => wanted.name == port.name,
-            Some(wanted) => wanted.number == Some(port.port),
-            None => false,
-        };
-        let Some(port) = ports::tcp_ports(service).into_iter().find(is_wanted) else {
-            let message = format!("Service {}/{} has no such TCP port", key.0, key.1);
-            return Err((Reason::PortNotFound, refusal(503, "no-port", &message)));
-        };
-        Ok((key, service, port))
-    }
-
     fn add_split(&mut self, split: &ReadSplit, spec: &SplitSpec) -> usize {
         let version = |version: &crate::api::split::SplitVersion| Version {
             name: version.name.clone(),
@@ -323,40 +206,6 @@ impl<'a> Assembly<'a> {
             pick: self.options.pick,
         });
         self.parts.splits.len() - 1
-    }
-
-    fn answers(&mut self, key: (&str, &str), service: &'a Service) -> Answers {
-        if let Some(problem) = self.excluded.0.get(&Name::new("Service", key)) {
-            self.note(key, Reason::Invalid, problem.clone());
-            return Answers::refused(refusal(503, "invalid-object", problem));
-        }
-        if is_external_name(service) {
-            let message = external_name(key);
-            self.note(key, Reason::Unsupported, message.clone());
-            return Answers::refused(refusal(501, "external-name", &message));
-        }
-        let tcp = ports::tcp_ports(service);
-        if tcp.is_empty() {
-            let message = format!("Service {}/{} has no TCP port", key.0, key.1);
-            return Answers::refused(refusal(501, "no-tcp-port", &message));
-        }
-        let plain: Vec<&ServicePort> = tcp
-            .iter()
-            .copied()
-            .filter(|port| ports::speaks(port) != Speaks::Tls)
-            .collect();
-        let primary = ports::primary(&plain).or_else(|| ports::primary(&tcp));
-        let mut answers = Answers::default();
-        for port in tcp {
-            let target = self.target(key, service, port);
-            if primary.is_some_and(|primary| std::ptr::eq(primary, port)) {
-                answers.primary = Some(target.clone());
-            }
-            answers
-                .ports
-                .extend(u16::try_from(port.port).ok().map(|number| (number, target)));
-        }
-        answers
     }
 
     fn target(&mut self, key: (&str, &str), service: &Service, port: &ServicePort) -> Target {
@@ -481,40 +330,6 @@ impl<'a> Assembly<'a> {
             );
         }
         listed.into_iter().map(table_endpoint).collect()
-    }
-
-    /// Services that a Split governs but that do not exist, Services that do not parse, and a default that is missing: 503.
-    fn answer_for_what_is_missing(
-        &mut self,
-        answers: &mut BTreeMap<Key<'a>, Answers>,
-        names: &'a ServiceNames,
-    ) {
-        for (namespace, service, split) in self.governed.iter() {
-            let message = format!(
-                "Split {namespace}/{} governs Service {service}, which does not exist",
-                self.splits[split].name
-            );
-            answers
-                .entry((namespace, service))
-                .or_insert_with(|| Answers::refused(refusal(503, "no-service", &message)));
-        }
-        for malformed in &self.snapshot.malformed_services {
-            let message = format!(
-                "Service {}/{} does not parse: {}",
-                malformed.namespace, malformed.name, malformed.error
-            );
-            let key = (malformed.namespace.as_str(), malformed.name.as_str());
-            answers.insert(
-                key,
-                Answers::refused(refusal(503, "invalid-object", &message)),
-            );
-        }
-        if let Some((namespace, name)) = &names.default_service {
-            let message = format!("the default Service {namespace}/{name} does not exist");
-            answers
-                .entry((namespace, name))
-                .or_insert_with(|| Answers::refused(refusal(503, "no-service", &message)));
-        }
     }
 
     fn say_what_is_malformed(&mut self) {
