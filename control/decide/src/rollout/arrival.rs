@@ -12,10 +12,8 @@ pub(super) fn pending(turn: &Turn<'_>) -> Option<&'static str> {
     }
     let (services, traffic) = match &turn.plan.strategy {
         Strategy::Canary(_) => (are_services_switched(turn), is_traffic_switched(turn)),
-        Strategy::BlueGreen(strategy) => (
-            bluegreen::are_services_switched(turn, strategy),
-            bluegreen::is_traffic_switched(turn),
-        ),
+        // Nothing is promoted before its Service leads to it, and without one it is unfinished (R2.6).
+        Strategy::BlueGreen(_) => (true, bluegreen::is_traffic_switched(turn)),
     };
     match (services, traffic && !leads_elsewhere(turn)) {
         (true, true) => None,
@@ -27,7 +25,7 @@ pub(super) fn pending(turn: &Turn<'_>) -> Option<&'static str> {
 /// The Split as it stands sends requests to another revision: its write may not have been noted. Without a proxy none are sent.
 fn leads_elsewhere(turn: &Turn<'_>) -> bool {
     let written = turn.observed.split.as_ref();
-    let written = written.filter(|_| turn.routing().is_some() && turn.replicas > 0);
+    let written = written.filter(|_| turn.replicas > 0);
     let stable = turn.next.stable.as_deref();
     let shares = written.map(|written| traffic::shares(&written.split));
     let mut led = shares.iter().flat_map(|shares| shares.keys());
@@ -44,14 +42,12 @@ fn are_services_switched(turn: &Turn<'_>) -> bool {
     })
 }
 
-/// Every proxy has served stable with the whole weight. Where there is no proxy none serves anything else.
+/// Every proxy has served the weights of stable. Where there is no proxy none serves anything else.
 fn is_traffic_switched(turn: &Turn<'_>) -> bool {
     if turn.routing().is_none() || turn.observed.fleet.proxies.is_empty() {
         return true;
     }
     turn.next.weights.as_ref().is_some_and(|weights| {
-        weights.canary.weight == 0
-            && weights.stable.pod_template_hash == turn.next.stable
-            && weights.verified == Some(true)
+        weights.stable.pod_template_hash == turn.next.stable && weights.verified == Some(true)
     })
 }

@@ -81,13 +81,6 @@ fn is_verified(turn: &Turn<'_>) -> bool {
     turn.routing().is_none() || turn.replicas == 0 || verified
 }
 
-/// R5.2: both Services lead to the new revision, as this turn leaves them: no status is written before they are.
-pub(super) fn are_services_switched(turn: &Turn<'_>, strategy: &BlueGreen) -> bool {
-    let (status, current) = (&turn.next.blue_green, &turn.next.current);
-    let previewed = strategy.preview_service.is_none() || status.preview_selector == *current;
-    status.active_selector == *current && previewed
-}
-
 /// Every proxy has served it. Where there is no proxy none serves anything else.
 pub(super) fn is_traffic_switched(turn: &Turn<'_>) -> bool {
     is_verified(turn) || turn.observed.fleet.proxies.is_empty()

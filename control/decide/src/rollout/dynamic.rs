@@ -111,9 +111,9 @@ fn departure<'a>(turn: &Turn<'a>) -> Option<(&'a Revision, i32)> {
     (set.available > 0).then_some((set, has))
 }
 
-/// The update is aborted because an analysis of this version has failed.
+/// An analysis of this version, which leaves, has failed. The new one leaves only where it is aborted.
 fn is_condemned(turn: &Turn<'_>, set: &Revision) -> bool {
-    turn.is_aborted() && set.uid == turn.new.uid && runs::has_failed(turn)
+    set.uid == turn.new.uid && runs::has_failed(turn)
 }
 
 /// Where a version stops on its way out. Only an abort goes in steps; else stable is brought to its full size at once.

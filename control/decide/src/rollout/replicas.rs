@@ -57,12 +57,6 @@ fn narrow(pods: i64) -> i32 {
 
 /// The counts that come closest to a weight (R7.3).
 pub(super) fn approximate(replicas: i32, weight: i32, whole: i32, surge: i32) -> Sizes {
-    if weight <= 0 {
-        return Sizes {
-            canary: 0,
-            stable: replicas,
-        };
-    }
     if weight >= whole {
         return Sizes {
             canary: replicas,

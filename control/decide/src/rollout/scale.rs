@@ -301,9 +301,7 @@ fn cut_unhealthy(turn: &mut Turn<'_>, set: &Revision) -> bool {
 fn drain(turn: &mut Turn<'_>, others: &[&Revision], mut surplus: i32) {
     for set in others {
         let cut = set.wanted.min(surplus);
-        if cut > 0 {
-            turn.scale(set, set.wanted - cut, Vec::new());
-        }
+        turn.scale(set, set.wanted - cut, Vec::new());
         surplus -= cut;
     }
 }

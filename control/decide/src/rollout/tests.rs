@@ -15,10 +15,12 @@ mod roles;
 mod rollback;
 mod routers;
 mod routes;
+mod sizes;
 mod steps;
 mod switch;
 mod takeover;
 mod traces;
+mod trouble;
 mod waits;
 mod weights;
 

@@ -38,8 +38,8 @@ pub(super) fn reset_if_changed(turn: &mut Turn<'_>) -> bool {
 
 /// Ends the turn: promotion or an abort; then what follows from it for the status.
 pub(super) fn advance(turn: &mut Turn<'_>, strategy: &BlueGreen) {
-    if turn.next.promote_full && !turn.is_aborted() {
-        turn.will.resume = Resume::All; // R11.1
+    if turn.next.promote_full {
+        turn.will.resume = Resume::All; // R11.1; an abort drops them all the same
     }
     if let Some(why) = reason(turn, strategy) {
         promotion::promote(turn, why);

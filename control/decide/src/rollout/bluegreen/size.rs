@@ -33,10 +33,9 @@ pub(super) fn is_ready(turn: &Turn<'_>, strategy: &BlueGreen) -> bool {
     turn.new.wanted == target && turn.new.available == target
 }
 
-/// R14.5: all of its pods are available, and it was sized for the present `spec.replicas`.
+/// R14.5: all of its pods are available.
 pub(super) fn is_whole(turn: &Turn<'_>, set: &Revision) -> bool {
-    let sized = turn.replicas == 0 || set.desired() == Some(i64::from(turn.replicas));
-    sized && set.wanted == turn.replicas && set.available == turn.replicas
+    set.wanted == turn.replicas && set.available == turn.replicas
 }
 
 pub(super) fn wait_for_pods(turn: &mut Turn<'_>, pods: i32) {
@@ -55,7 +54,7 @@ fn scale_new(turn: &mut Turn<'_>, strategy: &BlueGreen) -> bool {
 /// R7.9: old revisions that nothing leads to any more wait for their delay, the newest first, as many as the limit allows.
 fn retire(turn: &mut Turn<'_>, delays: Delays) {
     let mut others = turn.others.clone();
-    others.retain(|set| set.wanted > 0 && !is_led_to(turn, set));
+    others.retain(|set| set.wanted > 0 && !scale::is_referenced(turn, set));
     others.sort_by_key(|set| Reverse(set.number()));
     for (before, set) in others.into_iter().enumerate() {
         let over = delays.limit.is_some_and(|limit| before >= limit);
@@ -70,12 +69,6 @@ fn retire(turn: &mut Turn<'_>, delays: Delays) {
             Some(_) | None => leave(turn, set),
         }
     }
-}
-
-fn is_led_to(turn: &Turn<'_>, set: &Revision) -> bool {
-    let status = &turn.next.blue_green;
-    let led = [&status.active_selector, &status.preview_selector];
-    scale::is_referenced(turn, set) || led.contains(&&Some(set.hash.clone()))
 }
 
 /// One that was stable follows `spec.replicas`, so that the way back stays fast; one that was not never grows again.

@@ -82,6 +82,29 @@ fn a_template_is_written_as_go_writes_it() {
 }
 
 #[test]
+fn characters_are_escaped_as_go_escapes_them() {
+    // R2.2: a character → how it is written
+    for (character, expected) in [
+        ('\n', r"\n"),
+        ('\r', r"\r"),
+        ('\t', r"\t"),
+        ('\u{8}', r"\b"),
+        ('\u{c}', r"\f"),
+        ('\u{1}', r"\u0001"),
+        ('\u{2029}', r"\u2029"),
+        ('>', r"\u003e"),
+        ('é', "é"),
+    ] {
+        let text = format!("a{character}");
+        let written = today(&json!({"metadata": {"labels": {"a": text}}}));
+        let expected = format!(
+            r#"{{"metadata":{{"labels":{{"a":"a{expected}"}}}},"spec":{{"containers":null}}}}"#
+        );
+        assert_eq!(written, expected);
+    }
+}
+
+#[test]
 fn every_field_of_the_table_has_a_kind_that_is_known() {
     for line in include_str!("go.txt").lines() {
         for (name, kind) in line

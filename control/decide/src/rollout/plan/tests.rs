@@ -602,6 +602,67 @@ fn workloads() {
 }
 
 #[test]
+fn a_workload_that_was_not_read_is_not_found() {
+    let reference = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "nosuch", "scaleDown": "later"});
+    check(
+        &json!({"template": null, "workloadRef": reference}),
+        &[
+            r#"spec.workloadRef.scaleDown: Unsupported value: "later": supported values: "never", "onsuccess", "progressively""#,
+            r#"Deployment "nosuch" not found"#,
+        ],
+    );
+}
+
+#[test]
+fn numbers_of_pods_and_seconds_are_not_negative() {
+    check(
+        &json!({"replicas": -1, "minReadySeconds": -2, "revisionHistoryLimit": -3}),
+        &[
+            "spec.replicas: Invalid value: -1: must be greater than or equal to 0",
+            "spec.minReadySeconds: Invalid value: -2: must be greater than or equal to 0",
+            "spec.revisionHistoryLimit: Invalid value: -3: must be greater than or equal to 0",
+        ],
+    );
+    check(
+        &json!({"progressDeadlineSeconds": -4}),
+        &[
+            "spec.progressDeadlineSeconds: Invalid value: -4: must be greater than or equal to 0",
+            "spec.progressDeadlineSeconds: Invalid value: -4: must be greater than minReadySeconds",
+        ],
+    );
+}
+
+#[test]
+fn a_split_of_another_owner_is_left_alone() {
+    // Control-plane rules, section 1: it is refused where the strategy asks for routing.
+    let routed = json!({"canary": {"stableService": "s", "canaryService": "c", "trafficRouting": {"plugins": {"sidestep/proxy": {}}}}});
+    let plain = json!({"blueGreen": {"activeService": "s"}});
+    let field = "metadata.annotations[sidestep.dev/proxy]";
+    for (strategy, annotation, field) in [
+        (&routed, None, Some("spec.strategy.canary.trafficRouting")),
+        (&plain, Some("{}"), Some(field)),
+        (&plain, None, None),
+    ] {
+        let mut rollout = rollout();
+        rollout["spec"]["strategy"] = strategy.clone();
+        if let Some(annotation) = annotation {
+            rollout["metadata"]["annotations"] = json!({"sidestep.dev/proxy": annotation});
+        }
+        let taken = References {
+            split_taken: true,
+            ..references()
+        };
+        let complaints = plan(&serde_json::from_value(rollout).unwrap(), &taken);
+        let complaints = complaints.map_or_else(|complaints| complaints, |_| Vec::new());
+        let complaints: Vec<String> = complaints.iter().map(ToString::to_string).collect();
+        let expected = field.map(|field| {
+            format!(r#"{field}: Invalid value: "web": Split "web" belongs to another owner"#)
+        });
+        assert_eq!(complaints, Vec::from_iter(expected));
+    }
+}
+
+#[test]
 fn what_is_not_done_is_refused() {
     check(
         &canary(

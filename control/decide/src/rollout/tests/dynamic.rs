@@ -291,3 +291,35 @@ fn an_abort_with_a_delay_stops_where_stable_has_the_pods() {
     model.run();
     assert_eq!(balance(&model), (8, 6, (60, 40)));
 }
+
+#[test]
+fn a_failed_analysis_condemns_what_it_judged_alone() {
+    // R8.4: V3's has failed while V2 is on its way out.
+    let mut model = with_template(Model::dynamic(10, &pause_at(&[60])));
+    model.edit(|spec| {
+        let analysis = json!({"templates": [{"templateName": "good"}]});
+        spec["strategy"]["canary"]["analysis"] = analysis;
+    });
+    let mut model = model.deployed();
+    model.image("2");
+    model.run_ready();
+    assert_eq!(balance(&model), (4, 6, (60, 40)));
+    model.image("3");
+    model.run();
+    let hash = model.set("3").hash.clone();
+    let mut runs = model.runs.iter_mut();
+    runs.find(|run| run.hash == hash).unwrap().phase = RunPhase::Failed;
+    model.run();
+    assert!(model.status.abort);
+    assert_eq!(balance(&model), (10, 6, (60, 40)));
+}
+
+#[test]
+fn an_abort_first_gives_stable_what_it_had() {
+    // R7.6 with the steps 20 and 60: V1 has lost five of its eight pods, and seven are more than V2 has at 20.
+    let mut model = updated(10, &[20, 60]);
+    model.ready("1", 3);
+    model.status.abort = true;
+    model.run();
+    assert_eq!(balance(&model), (8, 2, (20, 80)));
+}

@@ -210,3 +210,31 @@ fn stable_keeps_the_pods_for_its_share() {
     assert_eq!(weights(&model).1, (40, 30, vec![30]));
     assert_eq!(model.set("1").wanted, 6);
 }
+
+#[test]
+fn what_an_experiment_was_served_with_by_hand_was_not_verified() {
+    // R8.5: somebody has given all of the experiment's share to one version; nobody else has more or less. A version without a share
+    // is served nothing, and may come and go.
+    for (asked, weights, verified) in [
+        ([("a", 5), ("b", 5)], [Some(10), Some(0)], false),
+        ([("a", 5), ("b", 0)], [Some(5), None], true),
+    ] {
+        let mut model = tried(&asked);
+        let written = model.split.as_mut().unwrap();
+        for (name, weight) in ["experiment-a", "experiment-b"].into_iter().zip(weights) {
+            let rule = &mut written.split.rules[0].weights;
+            match weight {
+                Some(weight) => drop(rule.insert(name.to_owned(), weight)),
+                None => drop(rule.remove(name)),
+            }
+        }
+        written.generation += 1;
+        let generation = Some(written.generation);
+        model.memory.generation = generation;
+        model.acknowledge();
+        model.prompt = false;
+        model.turn();
+        let recorded = model.status.canary.weights.clone().unwrap();
+        assert_eq!(recorded.verified, Some(verified), "{asked:?}");
+    }
+}

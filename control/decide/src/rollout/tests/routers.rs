@@ -162,3 +162,14 @@ fn behind_a_live_router_stable_shrinks_only_at_rest() {
         assert_eq!(model.set("1").wanted, replicas);
     }
 }
+
+#[test]
+fn behind_a_live_router_an_abort_at_rest_is_taken_back() {
+    // R11.2: there is nothing to abort.
+    let mut model = Model::new(3, &istio()).deployed();
+    install(&mut model);
+    model.run();
+    model.status.abort = true;
+    model.run();
+    assert!(!model.status.abort);
+}

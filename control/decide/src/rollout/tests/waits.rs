@@ -119,3 +119,55 @@ fn an_older_revision_that_stays_is_named() {
         "pods: the pods of ReplicaSet \"V1\" to go"
     );
 }
+
+#[test]
+fn a_pause_is_named_in_the_turn_that_scales_too() {
+    // R3.3: the step is not looked at then.
+    let mut model = paused(Model::basic(5, &pause_at(&[20])).deployed());
+    model.edit(|spec| spec["replicas"] = json!(6));
+    assert_eq!(waits_for(&model), "pause: the next look at the pause");
+}
+
+#[test]
+fn pods_beyond_those_that_are_enough_are_named() {
+    // R7.7: two of four are enough to go on, and four to be Healthy; a deadline that has passed changes nothing of that.
+    let expected = "pods: 4 available pods of ReplicaSet \"V1\"";
+    for mut model in [Model::basic(4, &json!([])), Model::routed(4, &json!([]))] {
+        let enough = json!({"type": "Percent", "value": 50});
+        model.edit(|spec| spec["strategy"]["canary"]["replicaProgressThreshold"] = enough);
+        model.run();
+        model.ready("1", 2);
+        model.run();
+        assert_eq!(waits_for(&model), expected);
+        model.wait(700);
+        model.run();
+        assert_eq!((model.phase(), &*waits_for(&model)), ("Degraded", expected));
+    }
+}
+
+#[test]
+fn a_healthy_rollout_waits_for_nothing() {
+    let mut model = Model::basic(2, &json!([])).deployed();
+    model.image("2");
+    model.run_ready();
+    assert_eq!(model.set("1").wanted, 0);
+    assert_eq!(waits_for(&model), "nothing");
+}
+
+#[test]
+fn after_an_abort_revisions_without_pods_change_nothing() {
+    // R11.2: V1 is long gone, and V3 is to go.
+    let mut model = paused(Model::basic(5, &pause_at(&[60])).deployed());
+    model.promote();
+    model.run_ready();
+    model.image("3");
+    model.run_ready();
+    model.status.abort = true;
+    model.run();
+    assert_eq!(
+        (model.set("1").wanted, model.set("3").wanted > 0),
+        (0, true)
+    );
+    let expected = "pods: 5 available pods of ReplicaSet \"V2\"";
+    assert_eq!(waits_for(&model), expected);
+}

@@ -133,3 +133,22 @@ fn a_revision_that_comes_back_has_not_been_left() {
     }
     assert!(!model.memory.left.contains_key(&hash));
 }
+
+#[test]
+fn a_weight_that_somebody_wrote_by_hand_is_no_weight_in_force() {
+    // R8.1: the step asks for 60, its pods are not there, and somebody has not waited for them.
+    let mut model = Model::routed(10, &pause_at(&[20, 60])).deployed();
+    model.image("2");
+    model.run_ready();
+    model.promote();
+    model.run();
+    assert_eq!(
+        (model.set("2").wanted, model.weights()),
+        (6, Some((20, 80)))
+    );
+    let rule = &mut model.split.as_mut().unwrap().split.rules[0];
+    rule.weights = [("canary".to_owned(), 60), ("stable".to_owned(), 40)].into();
+    model.run();
+    let rule = &model.split.as_ref().unwrap().split.rules[0];
+    assert_eq!(rule.weights["canary"], 20);
+}
