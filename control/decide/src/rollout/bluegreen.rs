@@ -41,6 +41,7 @@ pub(super) fn take(turn: &mut Turn<'_>, strategy: &BlueGreen) {
     history::clean(turn);
     let open = gate::is_open(turn, strategy);
     let active = cutover::active(turn, open);
+    size::drop_deadlines(turn);
     split::route(turn, strategy, &active);
     cutover::switch(turn, strategy, &active);
     size::reconcile(turn, strategy);

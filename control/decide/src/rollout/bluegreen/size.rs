@@ -9,15 +9,27 @@ use super::super::turn::Turn;
 use super::gate;
 use crate::api::labels;
 
+/// Takes the deadline from what may become active. This comes before the switch: were it left by a turn that breaks off after that, the
+/// next departure would end with the delay of the last one.
+pub(super) fn drop_deadlines(turn: &mut Turn<'_>) {
+    if !is_frozen(turn) {
+        scale::drop_deadlines(turn);
+    }
+}
+
 /// Brings every revision to its size: stable, new, all others.
 pub(super) fn reconcile(turn: &mut Turn<'_>, strategy: &BlueGreen) {
-    if turn.is_halted() && !turn.scaling && !turn.is_aborted() {
+    if is_frozen(turn) {
         return;
     }
-    scale::drop_deadlines(turn);
     scale::scale_stable(turn, turn.replicas);
     scale_new(turn, strategy);
     retire(turn, strategy.delays);
+}
+
+/// No size changes while the update is held up, unless `spec.replicas` does.
+fn is_frozen(turn: &Turn<'_>) -> bool {
+    turn.is_halted() && !turn.scaling && !turn.is_aborted()
 }
 
 /// R7.11: all pods, or as many as are to be previewed until the gate is open.

@@ -218,6 +218,7 @@ impl Controller {
         let mut pairs = self.must_see.iter().zip(&self.seen);
         let is_behind = pairs.any(|(must, seen)| must > seen);
         if is_behind {
+            world.note(|_| "its writes are not in view".to_owned());
             self.wake(world, 1_000);
         }
         !is_behind

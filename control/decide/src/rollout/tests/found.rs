@@ -520,3 +520,35 @@ fn a_service_without_a_selector_takes_the_active_rule_nowhere() {
     model.run();
     assert_ne!(led(&model), hash, "{}", waits_for(&model));
 }
+
+#[test]
+fn a_revision_that_becomes_active_again_has_its_deadline_taken_first() {
+    // Seed 4656: the switch was written, the annotation conflicted; led away from at once, it went by the deadline of the time before.
+    let strategy = json!({"scaleDownDelaySeconds": 600});
+    for mut model in [
+        Model::blue_green(2, &strategy),
+        Model::blue_green_routed(2, &strategy),
+    ] {
+        model = super::traces::with_template(model).deployed();
+        model.image("2");
+        model.run_ready();
+        assert!(model.set("1").deadline().is_some());
+        model.image("1");
+        for _ in 0..20 {
+            let is_taken = model.set("1").deadline().is_none();
+            let mut actions = model.decide().actions.into_iter();
+            let deadline = crate::api::labels::SCALE_DOWN_DEADLINE.to_owned();
+            let first = actions.find(|action| match action {
+                Action::AnnotateReplicaSet { remove, .. } => remove.contains(&deadline),
+                Action::SwitchService { name, .. } => name == "web-active",
+                Action::WriteSplit(_) => true,
+                _ => false,
+            });
+            let is_ahead = matches!(first, None | Some(Action::AnnotateReplicaSet { .. }));
+            assert!(is_taken || is_ahead, "{first:?}");
+            model.turn();
+            model.all_ready();
+        }
+        assert_eq!(model.phase(), "Healthy");
+    }
+}
