@@ -14,6 +14,7 @@ use sidestep_control::local::logs::Part;
 use tokio::time::Instant;
 
 use crate::support::cluster::World;
+use crate::support::cluster::role::is_ready;
 
 fn deployment(replicas: u32, container: &Value) -> Value {
     let labels = json!({"app": "web"});
@@ -129,17 +130,6 @@ fn phase(pod: &Pod) -> Option<&str> {
     pod.status.as_ref()?.phase.as_deref()
 }
 
-fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_ref());
-    conditions
-        .into_iter()
-        .flatten()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
-}
-
 fn address(pod: &Pod) -> IpAddr {
     let status = pod.status.as_ref().unwrap();
     status.pod_ip.as_deref().unwrap().parse().unwrap()
@@ -184,7 +174,7 @@ async fn a_process_is_asked_to_end_after_its_hook_and_killed_after_its_grace() {
     let world = World::start().await;
     let deaf = json!({
         "name": "app", "image": "shell", "command": ["sh", "-c"],
-        "args": ["trap 'echo asked' TERM; echo \"at $POD_IP\"; while :; do sleep 0.1; done"],
+        "args": ["trap 'echo asked' TERM; echo \"at $POD_IP\"; ip -oneline address show dev eth0; while :; do sleep 0.1; done"],
         "lifecycle": {"preStop": {"sleep": {"seconds": 1}}},
         "readinessProbe": {"tcpSocket": {"port": 8080}},
     });
@@ -195,8 +185,13 @@ async fn a_process_is_asked_to_end_after_its_hook_and_killed_after_its_grace() {
     let seconds = delete(&world, "deaf").await;
     let written = log.read(Part::default()).unwrap();
     let said: Vec<&str> = written.lines().collect();
-    let first = format!("at {}", address(&running));
-    assert_eq!(said.first(), Some(&first.as_str()), "{written}");
+    let address = address(&running);
+    assert_eq!(said.first(), Some(&format!("at {address}").as_str()));
+    assert!(
+        said.iter()
+            .any(|line| line.contains(&format!("inet {address}/32"))),
+        "{written}"
+    );
     assert!(said.contains(&"asked"), "{written}");
     assert!((3.0..20.0).contains(&seconds), "{seconds} s");
 }

@@ -59,9 +59,9 @@ func componentOptions(c *config, ln net.Listener) (*apiserveroptions.ServerRunOp
 
 	err = parse("kube-apiserver", aflags, append([]string{
 		"--etcd-servers=unix://etcd.sock",
-		"--bind-address=127.0.0.1",
-		"--advertise-address=127.0.0.1",
-		// The kubernetes Service gets no endpoints: a loopback address is not valid there.
+		"--bind-address=" + c.address,
+		"--advertise-address=" + c.address,
+		// The kubernetes Service gets no endpoints: nobody would route its address to them.
 		"--endpoint-reconciler-type=none",
 		"--service-cluster-ip-range=" + c.serviceCIDR,
 		"--authorization-mode=RBAC",

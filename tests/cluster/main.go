@@ -37,7 +37,7 @@ func (l *list) Set(s string) error { *l = append(*l, s); return nil }
 
 // config is what the flags say.
 type config struct {
-	dir, serviceCIDR, crds           string
+	dir, address, serviceCIDR, crds  string
 	port, verbosity                  int
 	hpaSync, timeout                 time.Duration
 	untilStdinCloses, version        bool
@@ -48,7 +48,8 @@ func main() {
 	var c config
 	fs := flag.NewFlagSet("testcluster", flag.ExitOnError) // the global set is full of cAdvisor's flags
 	fs.StringVar(&c.dir, "dir", "", "state directory (made if absent; a used one is restarted with its data, keys and port)")
-	fs.IntVar(&c.port, "port", 0, "API server port on 127.0.0.1 (0: the one used last in --dir, or a free one)")
+	fs.StringVar(&c.address, "address", "127.0.0.1", "IPv4 address that the API server listens on")
+	fs.IntVar(&c.port, "port", 0, "API server port (0: the one used last in --dir, or a free one)")
 	fs.StringVar(&c.serviceCIDR, "service-cidr", "10.96.0.0/16", "service cluster IP range")
 	fs.StringVar(&c.crds, "crds", "", "YAML file, or directory of them, whose CRDs are created before the controllers start")
 	fs.DurationVar(&c.hpaSync, "hpa-sync", 2*time.Second, "horizontal pod autoscaler sync period")
@@ -89,11 +90,11 @@ func run(c *config) error {
 	if err != nil {
 		return err
 	}
-	ln, err := listen(c.port)
+	ln, err := listen(c.address, c.port)
 	if err != nil {
 		return err
 	}
-	if err := makePKI("https://"+ln.Addr().String(), c.serviceCIDR); err != nil {
+	if err := makePKI("https://"+ln.Addr().String(), c.address, c.serviceCIDR); err != nil {
 		return err
 	}
 	parts := &parts{ctx: ctx, failed: make(chan error, 3)}
@@ -213,8 +214,8 @@ func redirectStderr(path string) error {
 }
 
 // listen takes the API server's port: the one asked for, else the one used last here, else a free one.
-func listen(port int) (net.Listener, error) {
-	address := func(p int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(p)) }
+func listen(host string, port int) (net.Listener, error) {
+	address := func(p int) string { return net.JoinHostPort(host, strconv.Itoa(p)) }
 	if port != 0 {
 		return net.Listen("tcp4", address(port))
 	}

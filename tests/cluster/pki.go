@@ -23,12 +23,12 @@ import (
 
 // makePKI writes the keys and certificates to pki/, unless they are there from an earlier start,
 // and the kubeconfig files.
-func makePKI(endpoint, serviceCIDR string) error {
+func makePKI(endpoint, address, serviceCIDR string) error {
 	if err := os.MkdirAll("pki", 0o700); err != nil {
 		return err
 	}
 	if _, err := os.Stat("pki/complete"); err != nil {
-		if err := makeKeys(serviceCIDR); err != nil {
+		if err := makeKeys(address, serviceCIDR); err != nil {
 			return err
 		}
 		if err := os.WriteFile("pki/complete", nil, 0o600); err != nil {
@@ -51,7 +51,7 @@ func makePKI(endpoint, serviceCIDR string) error {
 }
 
 // makeKeys writes two authorities (clients, and proxies in front), what they sign, and the key of service account tokens.
-func makeKeys(serviceCIDR string) error {
+func makeKeys(address, serviceCIDR string) error {
 	_, cidr, err := net.ParseCIDR(serviceCIDR)
 	if err != nil {
 		return err
@@ -66,7 +66,7 @@ func makeKeys(serviceCIDR string) error {
 	if err := ca.issue("apiserver", &x509.Certificate{
 		Subject:     pkix.Name{CommonName: "kube-apiserver"},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), serviceIP},
+		IPAddresses: []net.IP{net.ParseIP(address), serviceIP},
 		DNSNames: []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc",
 			"kubernetes.default.svc.cluster.local"},
 	}); err != nil {

@@ -5,14 +5,20 @@
 //! | [`enclave`] | the network namespace in which pods have addresses |
 //! | [`control_plane`] | etcd, kube-apiserver and kube-controller-manager, of `tests/cluster/` |
 //! | [`nodes`] | fake nodes, and who sends pods to them |
+//! | [`accounts`] | what a pod may do |
+//! | [`audit`] | what a service account has asked of the API server |
+//! | [`role`] | the program under test as a pod |
 //! | [`kubelet`] | the cluster as `sidestep_control::local::pods` needs it, which runs the pods |
 //!
 //! [`World`] is to the real cluster what `machine::Machine` is to the embedded one.
 
+mod accounts;
+pub(crate) mod audit;
 mod control_plane;
 mod enclave;
 mod kubelet;
 mod nodes;
+pub(crate) mod role;
 
 use std::fmt::Debug;
 use std::path::PathBuf;
@@ -40,6 +46,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use self::accounts::Accounts;
+use self::audit::Request;
 use self::control_plane::ControlPlane;
 use self::kubelet::Remote;
 
@@ -95,7 +103,7 @@ impl World {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// Creates an object of the test's namespace, whatever its kind.
+    /// Creates an object, whatever its kind, in the test's namespace if it lives in one.
     pub(crate) async fn create(&self, object: &Value) {
         let object: DynamicObject = serde_json::from_value(object.clone()).unwrap();
         let types = object.types.clone().expect("apiVersion and kind");
@@ -106,6 +114,9 @@ impl World {
     fn of_type(&self, types: &TypeMeta) -> Api<DynamicObject> {
         let kind = GroupVersionKind::try_from(types).unwrap();
         let resource = ApiResource::from_gvk(&kind);
+        if kind.kind.starts_with("Cluster") {
+            return Api::all_with(self.client.clone(), &resource);
+        }
         Api::namespaced_with(self.client.clone(), &self.namespace, &resource)
     }
 
@@ -120,6 +131,11 @@ impl World {
         let answer = timeout(DEADLINE, command.output()).await;
         let answer = answer.expect("it ends").unwrap();
         assert!(answer.status.success(), "{line}: {answer:?}");
+    }
+
+    /// Everything that a service account of the test's namespace has asked of the API server.
+    pub(crate) fn requests(&self, account: &str) -> Vec<Request> {
+        audit::requests(&self.namespace, account)
     }
 
     /// What a pod that runs has written and goes on to write; it can be read when the pod is gone.
@@ -237,9 +253,10 @@ impl Cluster {
         let client = control_plane.client().await;
         nodes::make(&client).await;
         runtime.spawn(nodes::schedule(client.clone()));
+        let accounts = Accounts::new(client.clone(), control_plane.settings());
         let logs = PodLogs::default();
         let machine = Machine {
-            cluster: Arc::new(Remote::new(client)),
+            cluster: Arc::new(Remote::new(client, accounts)),
             launcher: Launcher::start(PathBuf::from(PROGRAM)).unwrap(),
             logs: logs.clone(),
         };

@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use super::enclave;
+use super::{audit, enclave};
 
 /// A control plane that answers.
 pub(super) struct ControlPlane {
@@ -32,7 +32,8 @@ impl ControlPlane {
             .arg(folder.join("cluster"))
             .arg("--crds")
             .arg(manifest)
-            .arg("--until-stdin-closes")
+            .args(audit::flags().map(|flag| format!("--apiserver-arg={flag}")))
+            .args(["--address", enclave::MACHINE, "--until-stdin-closes"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -58,9 +59,14 @@ impl ControlPlane {
         &self.kubeconfig
     }
 
+    /// What that file says.
+    pub(super) fn settings(&self) -> Kubeconfig {
+        Kubeconfig::read_from(&self.kubeconfig).unwrap()
+    }
+
     /// A client on the present runtime, for whoever may do everything.
     pub(super) async fn client(&self) -> Client {
-        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).unwrap();
+        let kubeconfig = self.settings();
         let options = KubeConfigOptions::default();
         let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
         Client::try_from(config.unwrap()).unwrap()

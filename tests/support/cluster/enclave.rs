@@ -1,5 +1,5 @@
-//! Where pods have addresses: a network namespace with nothing in it but loopback, on which all of 10.244.0.0/16 answers. No real
-//! address is ever touched, and any port can be bound.
+//! Where pods have addresses: a network namespace in which loopback answers for all of 10.244.0.0/16. No real address is ever touched,
+//! and any port can be bound. The process of a pod has a network of its own, joined to that one.
 //!
 //! Whoever needs the cluster comes here first. A test binary that was started outside becomes `tests/cluster/enter` and then itself
 //! again, with the same arguments: nobody has to remember anything, and the tests that had begun begin again.
@@ -33,6 +33,11 @@ pub(super) fn program() -> PathBuf {
     built().join("testcluster")
 }
 
+/// What turns a process into that of a pod.
+pub(super) fn pod() -> PathBuf {
+    scripts().join("pod")
+}
+
 fn build() {
     let status = Command::new(scripts().join("build")).arg(built()).status();
     let status = status.expect("tests/cluster/build runs: it is a bash script");
@@ -42,7 +47,6 @@ fn build() {
         panic!("{error}");
     }
     assert!(status.success(), "tests/cluster/build: {status}");
-    std::fs::create_dir_all(folder()).unwrap();
 }
 
 fn again() -> Command {
@@ -65,6 +69,8 @@ fn built() -> PathBuf {
     target.join("cluster")
 }
 
+/// This machine, as pods see it.
+pub(super) const MACHINE: &str = "10.244.255.254";
 /// Says to the process that it is inside.
 const INSIDE: &str = "SIDESTEP_TESTS_INSIDE";
 /// What `tests/cluster/build` says of a machine that lacks something.

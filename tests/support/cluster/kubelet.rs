@@ -22,6 +22,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sidestep_control::local::environment::Source;
+use sidestep_control::local::launcher::Launch;
 use sidestep_control::local::notes::Tone;
 use sidestep_control::local::pods::cluster::{Cluster, News, PodName};
 use sidestep_control::local::podstatus::{self, Report};
@@ -31,11 +32,15 @@ use sidestep_control::wire::{self, Collection};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use super::accounts::Accounts;
+use super::enclave;
+
 /// The cluster.
 pub(super) struct Remote {
     client: Client,
     addresses: Mutex<Addresses>,
     configuration: OnceLock<(Store<ConfigMap>, Store<Secret>)>,
+    accounts: Arc<Accounts>,
     writers: Mutex<BTreeMap<PodName, watch::Sender<Word>>>,
 }
 
@@ -58,9 +63,10 @@ enum Word {
 }
 
 impl Remote {
-    pub(super) fn new(client: Client) -> Self {
+    pub(super) fn new(client: Client, accounts: Accounts) -> Self {
         Self {
             client,
+            accounts: Arc::new(accounts),
             addresses: Mutex::default(),
             configuration: OnceLock::new(),
             writers: Mutex::default(),
@@ -104,7 +110,15 @@ impl Cluster for Remote {
         let bound = watcher::Config::default().fields("spec.nodeName!=");
         let pods = Collection::<Pod>::all(&self.client).events(bound);
         let pods = pods.scan(Vec::new(), |listed, event| ready(Some(news(listed, event))));
-        let pods = pods.filter_map(ready).boxed();
+        let accounts = Arc::clone(&self.accounts);
+        let pods = pods.filter_map(ready).then(move |news| {
+            let accounts = Arc::clone(&accounts);
+            async move {
+                accounts.admit(&news).await;
+                news
+            }
+        });
+        let pods = pods.boxed();
         stream::select_all([pods, of_config_maps, of_secrets]).boxed()
     }
 
@@ -133,6 +147,27 @@ impl Cluster for Remote {
 
     fn report(&self, pod: &PodName, report: Report) {
         self.say(pod, Word::Is(Box::new(report)));
+    }
+
+    /// In a network of its own, and with its service account's token.
+    fn launch(&self, pod: &PodName, launch: Launch) -> Launch {
+        let IpAddr::V4(address) = self.address(pod) else {
+            unreachable!("pods have IPv4 addresses")
+        };
+        let [_, _, third, fourth] = address.octets();
+        let prefix = [
+            enclave::pod().to_str().unwrap().to_owned(),
+            std::process::id().to_string(),
+            format!("pod{third}-{fourth}"),
+            address.to_string(),
+        ];
+        let mut environment = launch.environment;
+        environment.extend(self.accounts.variable(pod));
+        Launch {
+            command: prefix.into_iter().chain(launch.command).collect(),
+            environment,
+            ..launch
+        }
     }
 
     /// Best effort, as events are.

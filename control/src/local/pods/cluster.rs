@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use futures::stream::BoxStream;
 
 use crate::local::environment::Source;
+use crate::local::launcher::Launch;
 use crate::local::notes::Tone;
 use crate::local::podstatus::Report;
 use crate::local::ports::Ports;
@@ -68,6 +69,9 @@ pub trait Cluster: fmt::Debug + Send + Sync {
 
     /// How the pod is.
     fn report(&self, pod: &PodName, report: Report);
+
+    /// How the pod's process is to be started: with what its container says, and whatever else a pod of this cluster has.
+    fn launch(&self, pod: &PodName, launch: Launch) -> Launch;
 
     /// Something about a pod for people to read.
     fn note(&self, pod: &Object, tone: Tone, reason: &str, message: &str);

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::cluster::{Cluster, News, PodName};
 use crate::local::environment::Source;
 use crate::local::kinds;
+use crate::local::launcher::Launch;
 use crate::local::notes::{self, Tone};
 use crate::local::podstatus::{self, Report};
 use crate::local::ports::Ports;
@@ -90,6 +91,10 @@ impl Cluster for Embedded {
             self.store
                 .update_status(&kinds::POD, &pod.namespace, &pod.name, None, change);
         Self::log(pod, written);
+    }
+
+    fn launch(&self, _pod: &PodName, launch: Launch) -> Launch {
+        launch
     }
 
     fn note(&self, pod: &Object, tone: Tone, reason: &str, message: &str) {

@@ -106,6 +106,7 @@ async fn run(
     place: Place,
 ) -> Terminated {
     let launch = launch(pod, program, environment, place);
+    let launch = pod.machine.cluster.launch(&pod.name, launch);
     let since = store::now();
     let ended = match pod.machine.launcher.clone().spawn(launch).await {
         Ok(process) => {
