@@ -525,6 +525,7 @@ fn a_service_without_a_selector_takes_the_active_rule_nowhere() {
 fn a_revision_that_becomes_active_again_has_its_deadline_taken_first() {
     // Seed 4656: the switch was written, the annotation conflicted; led away from at once, it went by the deadline of the time before.
     let strategy = json!({"scaleDownDelaySeconds": 600});
+    let deadline = crate::api::labels::SCALE_DOWN_DEADLINE.to_owned();
     for mut model in [
         Model::blue_green(2, &strategy),
         Model::blue_green_routed(2, &strategy),
@@ -536,15 +537,14 @@ fn a_revision_that_becomes_active_again_has_its_deadline_taken_first() {
         model.image("1");
         for _ in 0..20 {
             let is_taken = model.set("1").deadline().is_none();
+            let takes = |action: &Action| matches!(action, Action::AnnotateReplicaSet { remove, .. } if remove.contains(&deadline));
+            let switches = |action: &Action| {
+                matches!(action, Action::SwitchService { name, .. } if name == "web-active")
+                    || matches!(action, Action::WriteSplit(_))
+            };
             let mut actions = model.decide().actions.into_iter();
-            let deadline = crate::api::labels::SCALE_DOWN_DEADLINE.to_owned();
-            let first = actions.find(|action| match action {
-                Action::AnnotateReplicaSet { remove, .. } => remove.contains(&deadline),
-                Action::SwitchService { name, .. } => name == "web-active",
-                Action::WriteSplit(_) => true,
-                _ => false,
-            });
-            let is_ahead = matches!(first, None | Some(Action::AnnotateReplicaSet { .. }));
+            let first = actions.find(|action| takes(action) || switches(action));
+            let is_ahead = first.as_ref().is_none_or(takes);
             assert!(is_taken || is_ahead, "{first:?}");
             model.turn();
             model.all_ready();
