@@ -243,6 +243,9 @@ pub(crate) struct ProxyArgs {
     /// Address of /metrics, /livez, /readyz, /table and /splits
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:9901")]
     pub(crate) admin: String,
+    /// Ports that each stand for one port of a Service without a selector, for callers inside the cluster; none without this flag
+    #[arg(long, value_name = "FIRST-LAST")]
+    pub(crate) apex_ports: Option<String>,
     /// Class of the Ingresses to serve
     #[arg(long, value_name = "CLASS", default_value = "sidestep")]
     pub(crate) ingress_class: String,

@@ -229,6 +229,7 @@ fn routing_options(settings: &Settings, own: &[SocketAddr]) -> routing::Options 
                 .map(|service| (service.namespace, service.name)),
             cluster_domain: "cluster.local".to_owned(),
         }),
+        apexes: None,
         own: own.to_vec(),
         pick: Pick::default(),
     }

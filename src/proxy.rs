@@ -67,6 +67,11 @@ fn options(settings: &ProxySettings, session: &Session, proxy: &Proxy) -> routin
         attached: Attached::Ingresses {
             class: settings.ingress_class.clone(),
         },
+        apexes: settings
+            .proxy
+            .apexes
+            .as_ref()
+            .map(|apexes| apexes.ports.clone()),
         own: proxy.local_addrs().to_vec(),
         pick: Pick::default(),
     }

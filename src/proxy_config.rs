@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use sidestep_proxy::Config;
-use sidestep_proxy::config::{AccessLog, Deadlines, Drain, Ejection, H2, Limits, Retry};
+use sidestep_proxy::config::{AccessLog, Apexes, Deadlines, Drain, Ejection, H2, Limits, Retry};
 use sidestep_proxy::table::Pick;
 
 use crate::manifest::Faults;
@@ -55,6 +55,8 @@ struct File(#[serde(with = "ConfigFields")] Config);
 struct ConfigFields {
     #[serde(skip)]
     listen: Vec<SocketAddr>,
+    #[serde(skip)]
+    apexes: Option<Apexes>,
     workers: NonZeroUsize,
     #[serde(with = "LimitsFields")]
     limits: Limits,
@@ -210,7 +212,7 @@ mod tests {
             .split(['{', ','])
             .filter_map(|part| part.split_once(": "));
         let names = words.map(|(name, _)| camel_case(name.trim()));
-        names.filter(|name| name != "listen" && name != "accessLog")
+        names.filter(|name| !["listen", "apexes", "accessLog"].contains(&name.as_str()))
     }
 
     fn camel_case(name: &str) -> String {

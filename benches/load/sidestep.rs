@@ -47,6 +47,7 @@ fn parts(endpoints: &[SocketAddr]) -> Parts {
         }]
     };
     Parts {
+        apexes: Vec::new(),
         routes: vec![Route {
             host: HostMatch::Exact("web".into()),
             path: PathMatch::Prefix("/".into()),

@@ -81,6 +81,7 @@ fn parts(endpoints: &[String]) -> Result<Parts, Box<dyn Error>> {
         target: Target::Backend(0),
     };
     Ok(Parts {
+        apexes: Vec::new(),
         routes: vec![route],
         backends: vec![backend],
         splits: vec![split],

@@ -2,8 +2,9 @@
 //!
 //! Words from the command line or the environment become these types in the binary; nothing here is checked a second time.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ use crate::table::Pick;
 pub struct Config {
     /// Addresses to listen at; port 0 lets the system choose.
     pub listen: Vec<SocketAddr>,
+    /// Ports that each stand for one port of one Service. Default: none.
+    pub apexes: Option<Apexes>,
     /// Worker threads. Default: what the CPU quota allows, as `std::thread::available_parallelism` sees it.
     pub workers: NonZeroUsize,
     /// What is bounded.
@@ -56,6 +59,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: Vec::new(),
+            apexes: None,
             workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             limits: Limits::default(),
             deadlines: Deadlines::default(),
@@ -68,6 +72,25 @@ impl Default for Config {
             access_log: AccessLog::Off,
             names_versions: false,
         }
+    }
+}
+
+/// Where apexes are: the proxy listens at all of these ports from the start, so that one that is given to a Service is there at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Apexes {
+    /// The address to listen at.
+    pub address: IpAddr,
+    /// The ports.
+    pub ports: RangeInclusive<u16>,
+}
+
+impl Apexes {
+    /// Every address there is to listen at.
+    pub fn listen(&self) -> impl Iterator<Item = SocketAddr> {
+        let address = self.address;
+        self.ports
+            .clone()
+            .map(move |port| SocketAddr::new(address, port))
     }
 }
 

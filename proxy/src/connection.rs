@@ -28,15 +28,24 @@ use crate::ticker::{CoarseClock, Watch};
 use crate::upstream::{HYPER_BUFFER_MIN_BYTES, HYPER_HEADERS};
 use crate::worker::{Local, Stage};
 
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrival {
+    /// Whose it is.
+    pub(crate) address: SocketAddr,
+    /// The apex port that it came in at, if at one.
+    pub(crate) apex: Option<u16>,
+}
+
 /// Serves a connection until it closes. `held` is kept that long.
-pub(crate) async fn serve<T, H>(local: Rc<Local>, io: T, address: SocketAddr, held: H)
+pub(crate) async fn serve<T, H>(local: Rc<Local>, io: T, arrival: Arrival, held: H)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let front = local.live.front();
     front.downstream_open.add(1);
     front.downstream_total.add(1);
-    let ended = serve_counted(Rc::clone(&local), io, address).await;
+    let ended = serve_counted(Rc::clone(&local), io, arrival).await;
     front.downstream_open.take(1);
     if let Err(reason) = ended {
         front.downstream_error(reason);
@@ -44,7 +53,7 @@ where
     drop(held);
 }
 
-async fn serve_counted<T>(local: Rc<Local>, io: T, address: SocketAddr) -> Result<(), &'static str>
+async fn serve_counted<T>(local: Rc<Local>, io: T, arrival: Arrival) -> Result<(), &'static str>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -57,7 +66,7 @@ where
         io,
         activity: Arc::clone(&activity),
     });
-    let client = Rc::new(Client::new(&local, address, spoken, Arc::clone(&activity)));
+    let client = Rc::new(Client::new(&local, arrival, spoken, Arc::clone(&activity)));
     match spoken {
         Spoken::Http1 => serve_http1(local, io, client, watch).await,
         Spoken::Http2 => serve_http2(local, io, client, watch).await,
@@ -189,6 +198,8 @@ where
 pub(crate) struct Client {
     /// Where it comes from.
     pub(crate) address: SocketAddr,
+    /// The apex port that it came in at, if at one.
+    pub(crate) apex: Option<u16>,
     /// What forwarded fields say of it.
     pub(crate) peer: Peer,
     /// What it speaks.
@@ -199,11 +210,17 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    fn new(local: &Local, address: SocketAddr, spoken: Spoken, activity: Arc<Activity>) -> Self {
+    fn new(
+        local: &Local,
+        Arrival { address, apex }: Arrival,
+        spoken: Spoken,
+        activity: Arc<Activity>,
+    ) -> Self {
         let ip = address.ip().to_canonical();
         let trusted = local.config.trusted.iter().any(|net| net.contains(&ip));
         Self {
             address,
+            apex,
             peer: Peer::new(ip, trusted),
             spoken,
             activity,

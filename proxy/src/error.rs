@@ -68,6 +68,9 @@ pub(crate) enum Error {
     NoTable,
     #[error("no route for this host and path")]
     NoRoute,
+    /// Nobody has the apex port that the request came in at: its Service has no Split, or none yet.
+    #[error("no Split governs the Service that this port stands for")]
+    NoSplit,
     #[error("the method is refused by this proxy")]
     Method,
     #[error(transparent)]
@@ -137,7 +140,7 @@ impl Error {
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::Coding => StatusCode::NOT_IMPLEMENTED,
             Self::Loop => StatusCode::LOOP_DETECTED,
-            Self::NoTable | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoTable | Self::NoSplit | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::Version(_) | Self::NoEndpoint => StatusCode::SERVICE_UNAVAILABLE,
             Self::Route(refusal) => StatusCode::from_u16(refusal.status)
                 .expect("`Table::build` takes statuses of 400 to 599 only"),
@@ -155,6 +158,7 @@ impl Error {
         match self {
             Self::NoTable => "no-table",
             Self::NoRoute => "no-route",
+            Self::NoSplit => "no-split",
             Self::Method => "method-refused",
             Self::Host(HostError::Missing) => "host-missing",
             Self::Host(HostError::Duplicate) => "host-duplicate",
@@ -181,7 +185,9 @@ impl Error {
     /// How the request counts.
     pub(crate) fn outcome(&self) -> Outcome {
         match self {
-            Self::NoTable | Self::NoRoute | Self::Method | Self::Host(_) => Outcome::RefusedByProxy,
+            Self::NoTable | Self::NoRoute | Self::NoSplit | Self::Method | Self::Host(_) => {
+                Outcome::RefusedByProxy
+            }
             Self::TargetTooLong | Self::Coding | Self::Loop => Outcome::RefusedByProxy,
             Self::Overloaded | Self::Route(_) | Self::Version(_) => Outcome::RefusedByProxy,
             Self::NoEndpoint => Outcome::RefusedByProxy,
@@ -202,7 +208,9 @@ impl Error {
             Self::Unsent(_) => Again::Unseen,
             Self::NotProcessed(_) => Again::UnseenAtCost,
             Self::Closed(_) => Again::MaybeSeen,
-            Self::NoTable | Self::NoRoute | Self::Method | Self::Host(_) => Again::No,
+            Self::NoTable | Self::NoRoute | Self::NoSplit | Self::Method | Self::Host(_) => {
+                Again::No
+            }
             Self::TargetTooLong | Self::Coding | Self::Loop | Self::Overloaded => Again::No,
             Self::Route(_) | Self::Version(_) | Self::NoEndpoint => Again::No,
             Self::NotHttp(_) | Self::Unpassable | Self::HeadTimeout => Again::No,

@@ -43,7 +43,7 @@ pub(crate) fn forward(
     // Here and not in the future, which would keep a second place for what it is made of.
     let mut parcel = Parcel::new(&local, &client, head);
     async move {
-        let answered = carry(&local, &mut parcel, body, &mut exchange).await;
+        let answered = carry(&local, &client, &mut parcel, body, &mut exchange).await;
         let mut response = match answered {
             Ok(answer) => pass_on(&local, &client, answer, exchange),
             Err(error) => refuse(&error, exchange),
@@ -63,6 +63,7 @@ struct Answer {
 
 async fn carry(
     local: &Rc<Local>,
+    client: &Client,
     parcel: &mut Parcel,
     body: Incoming,
     exchange: &mut Exchange,
@@ -71,7 +72,7 @@ async fn carry(
     let head = parcel.head()?;
     let fields = Fields::of(&head.headers);
     check(local, head, fields)?;
-    let backend = route(&table, head)?;
+    let backend = route(&table, client, head)?;
     let chosen = choose(&table, backend, exchange)?;
     // From here on the request is counted in its version.
     let pending = local.pending()?;
@@ -111,15 +112,19 @@ fn check(local: &Local, head: &request::Parts, fields: Fields) -> Result<(), Err
     Ok(())
 }
 
-fn route(table: &LiveTable, head: &request::Parts) -> Result<usize, Error> {
+/// At an apex its port says where the request goes, elsewhere host and path do.
+fn route(table: &LiveTable, client: &Client, head: &request::Parts) -> Result<usize, Error> {
     let host = headers::host(head)?.unwrap_or_default();
     if !table.is_published() {
         return Err(Error::NoTable);
     }
-    match table.route(host, head.uri.path()) {
-        None => Err(Error::NoRoute),
-        Some(Target::Refuse(refusal)) => Err(Error::Route(refusal.clone())),
-        Some(Target::Backend(backend)) => Ok(*backend),
+    let target = match client.apex {
+        Some(port) => table.apex(port).ok_or(Error::NoSplit)?,
+        None => table.route(host, head.uri.path()).ok_or(Error::NoRoute)?,
+    };
+    match target {
+        Target::Refuse(refusal) => Err(Error::Route(refusal.clone())),
+        Target::Backend(backend) => Ok(*backend),
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
+use crate::connection::Arrival;
 use crate::worker::{Accepted, Stage, closing};
 
 /// Listens at an address.
@@ -71,9 +72,9 @@ impl Drop for Place {
 }
 
 /// Accepts until the proxy closes: then empties every queue, closes all listeners and lets the workers know by hanging up.
-/// More connections than `limit` wait in the queues.
+/// More connections than `limit` wait in the queues. Beside each listener stands the apex port that it is, if it is one.
 pub(crate) async fn accept(
-    listeners: Vec<TcpListener>,
+    listeners: Vec<(TcpListener, Option<u16>)>,
     receivers: Vec<Receiver>,
     limit: usize,
     stage: watch::Receiver<Stage>,
@@ -81,12 +82,13 @@ pub(crate) async fn accept(
     let permits = Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS)));
     let desk = Arc::new(Desk { permits, receivers });
     let mut loops = JoinSet::new();
-    for listener in listeners {
+    for (listener, apex) in listeners {
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        loops.spawn(Arc::clone(&desk).keep(listener, stage.clone()));
+        let (desk, stage) = (Arc::clone(&desk), stage.clone());
+        loops.spawn(async move { (desk.keep(listener, apex, stage).await, apex) });
     }
-    for listener in loops.join_all().await {
-        desk.close(listener?).await;
+    for (listener, apex) in loops.join_all().await {
+        desk.close(listener?, apex).await;
     }
     Ok(())
 }
@@ -101,6 +103,7 @@ impl Desk {
     async fn keep(
         self: Arc<Self>,
         listener: tokio::net::TcpListener,
+        apex: Option<u16>,
         mut stage: watch::Receiver<Stage>,
     ) -> io::Result<TcpListener> {
         loop {
@@ -111,7 +114,10 @@ impl Desk {
                 accepted = self.accept_one(&listener) => accepted,
             };
             match accepted {
-                Ok((stream, address, permit)) => self.hand_over(stream, address, permit).await,
+                Ok((stream, address, permit)) => {
+                    self.hand_over(stream, Arrival { address, apex }, permit)
+                        .await;
+                }
                 Err(error) => pause_after(&error).await,
             }
         }
@@ -132,10 +138,13 @@ impl Desk {
     /// Takes what has connected before the end, as far as there is room, and closes: nothing stands between the look that found the
     /// queue empty and the close, which resets what has connected meanwhile. Asks the system itself: the runtime may not have
     /// heard yet of what is in the queue.
-    async fn close(&self, listener: TcpListener) {
+    async fn close(&self, listener: TcpListener, apex: Option<u16>) {
         while let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
             match listener.accept() {
-                Ok((stream, address)) => self.hand_over(stream, address, permit).await,
+                Ok((stream, address)) => {
+                    self.hand_over(stream, Arrival { address, apex }, permit)
+                        .await
+                }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(_) => break,
             }
@@ -143,12 +152,7 @@ impl Desk {
         drop(listener);
     }
 
-    async fn hand_over(
-        &self,
-        stream: TcpStream,
-        address: SocketAddr,
-        permit: OwnedSemaphorePermit,
-    ) {
+    async fn hand_over(&self, stream: TcpStream, arrival: Arrival, permit: OwnedSemaphorePermit) {
         let prepared = stream
             .set_nonblocking(true)
             .and_then(|()| stream.set_nodelay(true));
@@ -168,7 +172,7 @@ impl Desk {
             .sender
             .send(Accepted {
                 stream,
-                address,
+                arrival,
                 place,
             })
             .await

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::info;
 
 use crate::access;
-use crate::config::Config;
+use crate::config::{Apexes, Config};
 use crate::listener::{self, Receiver};
 use crate::live::{self, Seat, TableHandle};
 use crate::metrics;
@@ -83,12 +83,11 @@ impl Proxy {
     /// When an address is in use or may not be bound, the access log cannot be opened, or a thread cannot be started.
     pub fn start(config: Config) -> Result<Self, Error> {
         let config = Arc::new(config);
-        let listeners = bind_all(&config.listen)?;
-        let addresses = listeners.iter().map(|(_, address)| *address).collect();
-        let listeners = listeners
-            .into_iter()
-            .map(|(listener, _)| listener)
-            .collect();
+        let bound = bind_all(&config.listen)?;
+        let addresses: Vec<_> = bound.iter().map(|(_, address)| *address).collect();
+        let apexes = bind_apexes(&config)?;
+        let listeners = bound.into_iter().map(|(listener, _)| (listener, None));
+        let listeners = listeners.chain(apexes).collect();
         let epoch = Instant::now();
         let opened = access::open(&config.access_log, epoch)
             .map_err(|error| Error::AccessLog(Arc::new(error)))?;
@@ -154,7 +153,7 @@ impl Proxy {
         self.addresses[0]
     }
 
-    /// Every address that is listened at, in the configuration's order.
+    /// Every address that is listened at but for apexes, in the configuration's order.
     #[must_use]
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.addresses
@@ -268,6 +267,17 @@ fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<(std::net::TcpListener, Sock
     addresses.iter().map(bind).collect()
 }
 
+/// The listeners of all apex ports, each with its port.
+fn bind_apexes(config: &Config) -> Result<Vec<(std::net::TcpListener, Option<u16>)>, Error> {
+    let addresses: Vec<_> = config.apexes.iter().flat_map(Apexes::listen).collect();
+    if addresses.is_empty() {
+        return Ok(Vec::new());
+    }
+    let bound = bind_all(&addresses)?.into_iter();
+    let apexes = bound.map(|(listener, address)| (listener, Some(address.port())));
+    Ok(apexes.collect())
+}
+
 /// Starts threads that raise an alarm when they die.
 struct Starter {
     stage: watch::Receiver<Stage>,
@@ -279,7 +289,7 @@ impl Starter {
         self,
         common: &Common,
         seats: Vec<Seat>,
-        listeners: Vec<std::net::TcpListener>,
+        listeners: Vec<(std::net::TcpListener, Option<u16>)>,
     ) -> Result<Vec<JoinHandle<()>>, Error> {
         let mut receivers = Vec::with_capacity(seats.len());
         let mut threads = Vec::with_capacity(seats.len() + 1);

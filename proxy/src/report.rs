@@ -13,7 +13,7 @@ use crate::live::{
     Counts, Owner, Served, ServedBackend, ServedSplit, ServedVersion, TableHandle, VersionState,
 };
 use crate::split::Plan;
-use crate::table::{Protocol, Route, Source, Split};
+use crate::table::{Protocol, Route, Source, Split, Target};
 
 /// A snapshot of all Splits in service and of what was counted.
 #[derive(Clone, Debug, PartialEq)]
@@ -89,7 +89,9 @@ pub struct TableReport {
     pub acknowledged: u64,
     /// The routes, in order.
     pub routes: Vec<Route>,
-    /// The backends that the routes' indices speak of.
+    /// What answers at ports of its own.
+    pub apexes: Vec<(u16, Target)>,
+    /// The backends that the indices of routes and apexes speak of.
     pub backends: Vec<BackendReport>,
     /// The Splits.
     pub splits: Vec<SplitReport>,
@@ -163,6 +165,11 @@ impl TableHandle {
             serial: served.serial,
             acknowledged: self.acknowledged().serial,
             routes: served.table.routes().to_vec(),
+            apexes: served
+                .table
+                .apexes()
+                .map(|(port, target)| (port, target.clone()))
+                .collect(),
             backends: served
                 .backends
                 .iter()

@@ -3,7 +3,7 @@
 //! [`Table::build`] refuses what cannot be served, by name (`check`), and works out everything a request will ask: the host and path maps
 //! (`matching`) and the lots of every weighted rule (`split`). Nothing here counts or connects; the table in service is `live`'s.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -20,6 +20,8 @@ pub mod matching;
 pub struct Parts {
     /// Which requests go where; see [`Routes`] for precedence.
     pub routes: Vec<Route>,
+    /// What is served on ports of its own, whatever the host and the path.
+    pub apexes: Vec<Apex>,
     /// The targets of the routes.
     pub backends: Vec<Backend>,
     /// The Splits that backends refer to, and those that no backend refers to yet: they are reported all the same.
@@ -36,6 +38,16 @@ pub struct Route {
     pub host: HostMatch,
     /// Which paths it serves.
     pub path: PathMatch,
+    /// What becomes of the requests.
+    pub target: Target,
+}
+
+/// A port of the proxy's that stands for one port of one Service: callers inside the cluster are sent there by the Service's own
+/// EndpointSlices, so that they keep its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Apex {
+    /// One of [`crate::config::Apexes::ports`].
+    pub port: u16,
     /// What becomes of the requests.
     pub target: Target,
 }
@@ -205,6 +217,7 @@ pub enum Pick {
 #[derive(Clone, Debug, Default)]
 pub struct Table {
     pub(crate) routes: Arc<Routes>,
+    apexes: Arc<BTreeMap<u16, Target>>,
     pub(crate) backends: Vec<Arc<PlannedBackend>>,
     pub(crate) splits: Vec<Arc<PlannedSplit>>,
 }
@@ -243,6 +256,8 @@ impl Table {
 
     fn plan(parts: Parts) -> Self {
         let splits: Vec<_> = plan_splits(parts.splits, &parts.backends);
+        let apexes = parts.apexes.into_iter();
+        let apexes = apexes.map(|apex| (apex.port, apex.target));
         let backends = parts
             .backends
             .into_iter()
@@ -250,6 +265,7 @@ impl Table {
             .collect();
         Self {
             routes: Arc::new(Routes::new(parts.routes)),
+            apexes: Arc::new(apexes.collect()),
             backends,
             splits: splits.into_iter().map(Arc::new).collect(),
         }
@@ -259,6 +275,17 @@ impl Table {
     #[must_use]
     pub fn route(&self, host: &str, path: &str) -> Option<&Target> {
         self.routes.find(host, path).map(|route| &route.target)
+    }
+
+    /// The target of what comes in at an apex's port; `None`: nobody has the port. Does not allocate.
+    #[must_use]
+    pub fn apex(&self, port: u16) -> Option<&Target> {
+        self.apexes.get(&port)
+    }
+
+    /// The apexes, by port.
+    pub fn apexes(&self) -> impl ExactSizeIterator<Item = (u16, &Target)> {
+        self.apexes.iter().map(|(port, target)| (*port, target))
     }
 
     /// The routes, in the order given.
@@ -281,6 +308,9 @@ impl Table {
     pub(crate) fn share_with(&mut self, before: &Self) {
         if self.routes.list() == before.routes.list() {
             self.routes = Arc::clone(&before.routes);
+        }
+        if self.apexes == before.apexes {
+            self.apexes = Arc::clone(&before.apexes);
         }
         share(&mut self.backends, &before.backends);
         share(&mut self.splits, &before.splits);

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::future::{Future, pending};
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 
 use crate::access;
 use crate::config::Config;
-use crate::connection::serve;
+use crate::connection::{Arrival, serve};
 use crate::error::Error;
 use crate::listener::Place;
 use crate::live::{self, Seat};
@@ -66,7 +66,7 @@ pub(crate) struct Common {
 #[derive(Debug)]
 pub(crate) struct Accepted {
     pub(crate) stream: TcpStream,
-    pub(crate) address: SocketAddr,
+    pub(crate) arrival: Arrival,
     pub(crate) place: Place,
 }
 
@@ -213,13 +213,13 @@ pub(crate) async fn run(
 fn admit(local: &Rc<Local>, connection: Accepted) {
     let Accepted {
         stream,
-        address,
+        arrival,
         place,
     } = connection;
     match tokio::net::TcpStream::from_std(stream) {
         Ok(stream) => local
             .tasks
-            .spawn(serve(Rc::clone(local), stream, address, place)),
+            .spawn(serve(Rc::clone(local), stream, arrival, place)),
         Err(error) => warn!(%error, "an accepted connection cannot be served"),
     }
 }

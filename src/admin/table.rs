@@ -4,12 +4,13 @@ use serde_json::{Value, json};
 use sidestep_proxy::report::{BackendReport, BackendVersion, Share, SplitReport, TableReport};
 use sidestep_proxy::table::{HostMatch, PathMatch, Protocol, Route, Target};
 
-/// `{serial, acknowledged, routes, backends, splits}`; routes name their backend as `namespace/service:port`.
+/// `{serial, acknowledged, routes, apexes, backends, splits}`; routes and apexes name their backend as `namespace/service:port`.
 pub(crate) fn render(table: &TableReport) -> Value {
     json!({
         "serial": table.serial,
         "acknowledged": table.acknowledged,
         "routes": table.routes.iter().map(|route| self::route(route, &table.backends)).collect::<Vec<_>>(),
+        "apexes": table.apexes.iter().map(|apex| self::apex(apex, &table.backends)).collect::<Vec<_>>(),
         "backends": table.backends.iter().map(backend).collect::<Vec<_>>(),
         "splits": table.splits.iter().map(split).collect::<Vec<_>>(),
     })
@@ -26,15 +27,25 @@ fn route(route: &Route, backends: &[BackendReport]) -> Value {
         PathMatch::Prefix(prefix) => json!({ "prefix": prefix }),
         PathMatch::Exact(path) => json!({ "exact": path }),
     };
-    match &route.target {
-        Target::Backend(index) => {
-            json!({ "host": host, "path": path, "backend": backends.get(*index).map(name) })
+    with_target(
+        json!({ "host": host, "path": path }),
+        &route.target,
+        backends,
+    )
+}
+
+fn apex((port, target): &(u16, Target), backends: &[BackendReport]) -> Value {
+    with_target(json!({ "port": port }), target, backends)
+}
+
+fn with_target(mut what: Value, target: &Target, backends: &[BackendReport]) -> Value {
+    match target {
+        Target::Backend(index) => what["backend"] = json!(backends.get(*index).map(name)),
+        Target::Refuse(refusal) => {
+            what["refuse"] = json!({ "status": refusal.status, "reason": refusal.reason, "message": refusal.message });
         }
-        Target::Refuse(refusal) => json!({
-            "host": host, "path": path,
-            "refuse": { "status": refusal.status, "reason": refusal.reason, "message": refusal.message },
-        }),
     }
+    what
 }
 
 fn name(backend: &BackendReport) -> String {

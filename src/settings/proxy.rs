@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use sidestep_proxy::Config;
-use sidestep_proxy::config::AccessLog;
+use sidestep_proxy::config::{AccessLog, Apexes};
 
 use super::{Complaints, address, complain_of_shared_addresses, label, optional, writable_file};
 use crate::cli::ProxyArgs;
@@ -51,9 +52,20 @@ impl ProxySettings {
             access_log: args.access_log.as_deref(),
         };
         let proxy = config(&mut complaints, &flags, Config::default(), listen);
+        let ports = complaints.take("--apex-ports", optional(args.apex_ports.as_deref(), ports));
+        let taken = [("--listen", listen), ("--admin", admin)];
+        if let Some(Some(ports)) = &ports {
+            for (flag, address) in taken {
+                if address.is_some_and(|address| ports.contains(&address.port())) {
+                    complaints.add("--apex-ports", format!("they hold the port of {flag}"));
+                }
+            }
+        }
         let settings = || {
+            let address = listen?.ip();
+            let apexes = ports?.map(|ports| Apexes { address, ports });
             Some(Self {
-                proxy: proxy?,
+                proxy: Config { apexes, ..proxy? },
                 admin: admin?,
                 ingress_class: ingress_class?,
                 fleet: fleet?,
@@ -90,6 +102,18 @@ pub(super) fn config(
     proxy.workers = workers?.unwrap_or(proxy.workers);
     proxy.access_log = access_log?.unwrap_or_default();
     Some(proxy)
+}
+
+/// `FIRST-LAST`.
+fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let complaint = || format!("`{text}` is no range of ports such as 10000-10511");
+    let (first, last) = text.split_once('-').ok_or_else(complaint)?;
+    let number = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
+    let (first, last) = number(first).zip(number(last)).ok_or_else(complaint)?;
+    match first <= last {
+        true => Ok(first..=last),
+        false => Err(complaint()),
+    }
 }
 
 fn workers(text: &str) -> Result<NonZeroUsize, String> {

@@ -138,6 +138,9 @@ pub fn observed(context: &Context, scene: &Scene) -> Observed {
         pods: None,
         split: split.map(|split| written(split, &scene.revision_services())),
         fleet: split.map(|split| fleet(context, split)).unwrap_or_default(),
+        apexes: split
+            .map(|split| split.spec.apexes.clone())
+            .unwrap_or_default(),
         taken: context.taken(&scene.name).into_iter().collect(),
         experiment: Vec::new(), // nothing runs Experiments yet
     }

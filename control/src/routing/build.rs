@@ -2,11 +2,13 @@
 //!
 //! Nothing here fails as a whole: an object that cannot be served is answered for on its own routes, and said in a [`Notice`].
 
+mod apexes;
 mod ingresses;
 mod services;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
@@ -57,6 +59,8 @@ pub struct Options {
     pub fleet_service: (String, String),
     /// What the listeners serve.
     pub attached: Attached,
+    /// Ports at which this proxy listens for apexes.
+    pub apexes: Option<RangeInclusive<u16>>,
     /// Listeners of this proxy, which must not become endpoints.
     pub own: Vec<SocketAddr>,
     /// Where the points of weighted picks come from.
@@ -93,7 +97,7 @@ fn assemble(
     snapshot: &Snapshot,
     options: &Options,
     excluded: &Excluded,
-) -> (Parts, Vec<Name>, Vec<Notice>) {
+) -> (Parts, Owners, Vec<Notice>) {
     let mut splits: Vec<ReadSplit> = snapshot.splits.iter().map(|raw| read(raw)).collect();
     splits.retain(|split| split.fleet == options.fleet);
     for split in &mut splits {
@@ -127,7 +131,8 @@ fn assemble(
         proxies,
         governed,
         indices: Vec::new(),
-        owners: Vec::new(),
+        owners: Owners::default(),
+        targets: BTreeMap::new(),
         parts: Parts {
             own: options.own.clone(),
             ..Parts::default()
@@ -149,14 +154,15 @@ struct Assembly<'a> {
     governed: Governed<'a>,
     /// Per Split: its index in the table, if it can be served.
     indices: Vec<Option<usize>>,
-    /// Per route: the Service or the Ingress it is there for.
-    owners: Vec<Name>,
+    owners: Owners,
+    /// Where requests for a Service's port go, once that was asked: a port is one backend, whoever leads to it.
+    targets: BTreeMap<(Key<'a>, String), Target>,
     parts: Parts,
     notices: Vec<Notice>,
 }
 
 impl<'a> Assembly<'a> {
-    fn run(mut self) -> (Parts, Vec<Name>, Vec<Notice>) {
+    fn run(mut self) -> (Parts, Owners, Vec<Notice>) {
         for split in self.splits {
             let index = split
                 .spec
@@ -168,6 +174,9 @@ impl<'a> Assembly<'a> {
         match &self.options.attached {
             Attached::Services(names) => self.attach_services(names),
             Attached::Ingresses { class } => self.attach_ingresses(class),
+        }
+        if let Some(ports) = &self.options.apexes {
+            self.attach_apexes(ports);
         }
         self.say_what_is_malformed();
         self.notices.sort();
@@ -208,7 +217,17 @@ impl<'a> Assembly<'a> {
         self.parts.splits.len() - 1
     }
 
-    fn target(&mut self, key: (&str, &str), service: &Service, port: &ServicePort) -> Target {
+    fn target(&mut self, key: Key<'a>, service: &'a Service, port: &'a ServicePort) -> Target {
+        let label = ports::label(port);
+        if let Some(known) = self.targets.get(&(key, label.clone())) {
+            return known.clone();
+        }
+        let target = self.new_target(key, service, port);
+        self.targets.insert((key, label), target.clone());
+        target
+    }
+
+    fn new_target(&mut self, key: (&str, &str), service: &Service, port: &ServicePort) -> Target {
         let protocol = match ports::speaks(port) {
             Speaks::Http1 => Protocol::Http1,
             Speaks::H2c => Protocol::H2c,
@@ -405,15 +424,24 @@ struct Excluded(BTreeMap<Name, String>);
 struct Names {
     backends: Vec<Name>,
     splits: Vec<Name>,
+    owners: Owners,
+}
+
+/// Whom routes and apexes are there for.
+#[derive(Debug, Default)]
+struct Owners {
+    /// Per route: a Service or an Ingress.
     routes: Vec<Name>,
+    /// Per apex: a Split.
+    apexes: Vec<Name>,
 }
 
 impl Names {
-    fn of(parts: &Parts, routes: Vec<Name>) -> Self {
+    fn of(parts: &Parts, owners: Owners) -> Self {
         let backends = parts.backends.iter();
         let splits = parts.splits.iter();
         Self {
-            routes,
+            owners,
             backends: backends
                 .map(|b| Name::new("Service", (&b.namespace, &b.service)))
                 .collect(),
@@ -429,7 +457,8 @@ impl Excluded {
         let name = match error.part {
             Part::Split(index) => &names.splits[index],
             Part::Backend(index) => &names.backends[index],
-            Part::Route(index) => &names.routes[index],
+            Part::Route(index) => &names.owners.routes[index],
+            Part::Apex(index) => &names.owners.apexes[index],
         };
         self.0.insert(name.clone(), error.to_string());
     }

@@ -105,6 +105,7 @@ pub fn complaints(spec: &SplitSpec) -> Vec<String> {
         rule_complaints(index, rule, &names, &mut found);
         overlap_complaints(index, &spec.rules, &mut found);
     }
+    apex_complaints(spec, &mut found);
     found
 }
 
@@ -148,6 +149,27 @@ fn overlap_complaints(index: usize, rules: &[SplitRule], found: &mut Vec<String>
         if let Some(service) = shared.filter(|_| ports_overlap) {
             found.push(format!(
                 "spec.rules[{index}].services: {service} already stands in spec.rules[{earlier}]"
+            ));
+        }
+    }
+}
+
+/// An apex stands for a governed Service, and no two for one port.
+fn apex_complaints(spec: &SplitSpec, found: &mut Vec<String>) {
+    for (index, apex) in spec.apexes.iter().enumerate() {
+        let field = format!("spec.apexes[{index}]");
+        let governs = |rule: &SplitRule| rule.services.contains(&apex.service);
+        if !spec.rules.iter().any(governs) {
+            found.push(format!("{field}.service: no rule names {}", apex.service));
+        }
+        if apex.listen == 0 {
+            found.push(format!("{field}.listen: must be 1 to 65535"));
+        }
+        let mut earlier = spec.apexes.iter().take(index);
+        if let Some(at) = earlier.position(|other| other.listen == apex.listen) {
+            let port = apex.listen;
+            found.push(format!(
+                "{field}.listen: {port} already stands in spec.apexes[{at}]"
             ));
         }
     }
@@ -209,6 +231,31 @@ mod tests {
                 {"services": ["web"], "ports": ["http"], "weights": {"stable": 1}},
                 {"services": ["web"], "ports": ["grpc"], "weights": {"stable": 1}}]}),
             &[],
+        );
+    }
+
+    #[test]
+    fn an_apex_stands_for_a_service_of_a_rule_and_has_a_port_of_its_own() {
+        let apex = |service: &str, listen: u16| json!({"service": service, "port": "http", "listen": listen});
+        let split = |apexes: Value| {
+            json!({
+                "versions": [{"name": "stable", "service": "a"}],
+                "rules": [{"services": ["web"], "weights": {"stable": 1}}],
+                "apexes": apexes,
+            })
+        };
+        check(split(json!([apex("web", 10001), apex("web", 10002)])), &[]);
+        check(
+            split(json!([
+                apex("other", 10001),
+                apex("web", 10001),
+                apex("web", 0)
+            ])),
+            &[
+                "spec.apexes[0].service: no rule names other",
+                "spec.apexes[1].listen: 10001 already stands in spec.apexes[0]",
+                "spec.apexes[2].listen: must be 1 to 65535",
+            ],
         );
     }
 

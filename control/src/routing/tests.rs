@@ -16,6 +16,7 @@ fn options() -> Options {
         fleet: "default".into(),
         fleet_service: ("sidestep-system".into(), "sidestep-proxy".into()),
         attached: Attached::Services(names(None)),
+        apexes: None,
         own: Vec::new(),
         pick: Pick::Sequence,
     }
@@ -447,5 +448,52 @@ fn what_the_table_refuses_is_answered_for_alone() {
     assert_eq!(
         said,
         ["Split default/no-uid: Invalid: split default/no-uid: uid is empty"]
+    );
+}
+
+#[test]
+fn an_apex_is_a_port_of_the_proxies_for_a_service_without_a_selector() {
+    let mut known = Snapshot::default();
+    service(&mut known, "default/web", http());
+    service(&mut known, "default/web-a", http());
+    pods(&mut known, "default/web-a", "http", &[8001]);
+    let spec = |apexes: Value| {
+        json!({
+            "versions": [{"name": "stable", "service": "web-a"}],
+            "rules": [{"services": ["web"], "weights": {"stable": 1}}],
+            "apexes": apexes,
+        })
+    };
+    let apex = |listen: u16, port: &str| json!({"service": "web", "port": port, "listen": listen});
+    let first = json!([apex(10001, "http"), apex(10002, "gone"), apex(9, "80")]);
+    split(&mut known, "web", EARLY, spec(first));
+    split(&mut known, "late", LATE, spec(json!([apex(10001, "80")])));
+    let options = Options {
+        apexes: Some(10000..=10010),
+        ..options()
+    };
+    let (table, notices) = build(&known, &options);
+    let answers: Vec<_> = table
+        .apexes()
+        .map(|(port, target)| match target {
+            Target::Backend(_) => format!("{port} serves"),
+            Target::Refuse(refusal) => format!("{port} {}", refusal.reason),
+        })
+        .collect();
+    assert_eq!(answers, ["10001 serves", "10002 no-port"]);
+    assert_eq!(
+        table.backends().len(),
+        2,
+        "a port is one backend, whoever leads there"
+    );
+    let said: Vec<String> = notices.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        said,
+        [
+            "Split default/late: Conflict: Service web is governed by the older Split web",
+            "Split default/late: Conflict: spec.apexes: port 10001 is that of Split default/web",
+            "Split default/web: PortNotFound: spec.apexes: Service web has no TCP port gone",
+            "Split default/web: Unsupported: spec.apexes: port 9 is none of this proxy's for apexes, 10000-10010",
+        ]
     );
 }

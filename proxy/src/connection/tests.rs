@@ -42,11 +42,18 @@ fn connect(local: &Rc<Local>) -> DuplexStream {
     let address = SocketAddr::from(([192, 0, 2, 7], 4321));
     local
         .tasks
-        .spawn(serve(Rc::clone(local), server, address, ()));
+        .spawn(serve(Rc::clone(local), server, arrival(address), ()));
     client
 }
 
 /// How long the proxy lets a client be that has sent `sent`, in seconds of virtual time, and what it got meanwhile.
+fn arrival(address: SocketAddr) -> Arrival {
+    Arrival {
+        address,
+        apex: None,
+    }
+}
+
 async fn patience(client: &mut DuplexStream, sent: &[u8]) -> (f64, Vec<u8>) {
     client.write_all(sent).await.unwrap();
     let begun = Instant::now();
@@ -117,7 +124,7 @@ fn a_client_that_does_not_read_is_cut_after_60_s() {
     run(|local| async move {
         let (mut client, server) = duplex(16);
         let address = SocketAddr::from(([192, 0, 2, 7], 4321));
-        let serving = serve(Rc::clone(&local), server, address, ());
+        let serving = serve(Rc::clone(&local), server, arrival(address), ());
         let begun = Instant::now();
         let writing = async {
             client

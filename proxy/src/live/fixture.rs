@@ -73,6 +73,7 @@ pub(crate) fn parts(weights: [u32; 2]) -> Parts {
             ),
             backend("plain", Source::Endpoints(vec![endpoint(8003)])),
         ],
+        apexes: Vec::new(),
         splits: vec![split],
         own: Vec::new(),
     }

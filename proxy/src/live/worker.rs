@@ -254,6 +254,12 @@ impl LiveTable {
         self.served.table.route(host, path)
     }
 
+    /// The target of a request that came in at an apex port; `None`: 503.
+    #[must_use]
+    pub fn apex(&self, port: u16) -> Option<&Target> {
+        self.served.table.apex(port)
+    }
+
     /// Chooses the version for a request to a backend that [`LiveTable::route`] named. Takes a point of the Split's sequence and
     /// counts a fallback: call it once per request.
     #[must_use]

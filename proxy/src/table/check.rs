@@ -1,10 +1,11 @@
 //! What cannot be served, and what is said of it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::{Ipv6Addr, SocketAddr};
 
 use super::{
-    Backend, Endpoint, HostMatch, Parts, PathMatch, Refusal, Route, Source, Split, Target, matching,
+    Apex, Backend, Endpoint, HostMatch, Parts, PathMatch, Refusal, Route, Source, Split, Target,
+    matching,
 };
 
 /// Which object of the parts an error speaks of, so that it can be answered for alone and the rest be served.
@@ -12,6 +13,8 @@ use super::{
 pub enum Part {
     /// An index into [`Parts::routes`].
     Route(usize),
+    /// An apex, by its index.
+    Apex(usize),
     /// An index into [`Parts::backends`].
     Backend(usize),
     /// An index into [`Parts::splits`].
@@ -88,12 +91,26 @@ pub(super) fn check(parts: &Parts) -> Result<(), Error> {
         check_split(split).map_err(|problem| split_error(index, split, problem))?;
     }
     check_unique(&parts.splits)?;
+    let own = by_port(&parts.own);
     for (index, backend) in parts.backends.iter().enumerate() {
-        check_backend(backend, parts).map_err(|problem| backend_error(index, backend, problem))?;
+        check_backend(backend, parts, &own)
+            .map_err(|problem| backend_error(index, backend, problem))?;
     }
     for (index, route) in parts.routes.iter().enumerate() {
         check_route(route, parts.backends.len())
             .map_err(|problem| route_error(index, route, problem))?;
+    }
+    let mut ports = HashSet::new();
+    for (index, apex) in parts.apexes.iter().enumerate() {
+        check_target(&apex.target, parts.backends.len())
+            .and_then(|()| match ports.insert(apex.port) {
+                true => Ok(()),
+                false => Err(Problem::Twice {
+                    kind: "apex port",
+                    name: apex.port.to_string(),
+                }),
+            })
+            .map_err(|problem| apex_error(index, apex, problem))?;
     }
     Ok(())
 }
@@ -147,11 +164,22 @@ fn check_unique(splits: &[Split]) -> Result<(), Error> {
     Ok(())
 }
 
-fn check_backend(backend: &Backend, parts: &Parts) -> Result<(), Problem> {
+/// Our own listeners by port: a proxy has hundreds, with apexes.
+type Own = HashMap<u16, Vec<SocketAddr>>;
+
+fn by_port(own: &[SocketAddr]) -> Own {
+    let mut ports = Own::new();
+    for address in own {
+        ports.entry(address.port()).or_default().push(*address);
+    }
+    ports
+}
+
+fn check_backend(backend: &Backend, parts: &Parts, own: &Own) -> Result<(), Problem> {
     check_named("namespace", &backend.namespace)?;
     check_named("service", &backend.service)?;
     match &backend.source {
-        Source::Endpoints(endpoints) => check_endpoints(endpoints, &parts.own),
+        Source::Endpoints(endpoints) => check_endpoints(endpoints, own),
         Source::Split {
             split,
             rule,
@@ -163,17 +191,18 @@ fn check_backend(backend: &Backend, parts: &Parts) -> Result<(), Problem> {
             check_per_version("endpoint lists", endpoints.len(), split.versions.len())?;
             endpoints
                 .iter()
-                .try_for_each(|endpoints| check_endpoints(endpoints, &parts.own))
+                .try_for_each(|endpoints| check_endpoints(endpoints, own))
         }
     }
 }
 
-fn check_endpoints(endpoints: &[Endpoint], own: &[SocketAddr]) -> Result<(), Problem> {
+fn check_endpoints(endpoints: &[Endpoint], own: &Own) -> Result<(), Problem> {
     for Endpoint { address, .. } in endpoints {
         if address.port() == 0 || address.ip().is_unspecified() || address.ip().is_multicast() {
             return Err(Problem::Address(*address));
         }
-        if own.iter().any(|own| is_at(*own, *address)) {
+        let mut listeners = own.get(&address.port()).into_iter().flatten();
+        if listeners.any(|own| is_at(*own, *address)) {
             return Err(Problem::Own(*address));
         }
     }
@@ -198,7 +227,11 @@ fn check_route(route: &Route, backends: usize) -> Result<(), Problem> {
             return Err(Problem::Path(path.clone()));
         }
     }
-    match &route.target {
+    check_target(&route.target, backends)
+}
+
+fn check_target(target: &Target, backends: usize) -> Result<(), Problem> {
+    match target {
         Target::Backend(index) => check_index("backend", *index, backends),
         Target::Refuse(refusal) => check_refusal(refusal),
     }
@@ -279,6 +312,15 @@ fn backend_error(index: usize, backend: &Backend, problem: Problem) -> Error {
     );
     Error {
         part: Part::Backend(index),
+        object,
+        problem,
+    }
+}
+
+fn apex_error(index: usize, apex: &Apex, problem: Problem) -> Error {
+    let object = format!("apex port {}", apex.port);
+    Error {
+        part: Part::Apex(index),
         object,
         problem,
     }

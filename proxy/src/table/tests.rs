@@ -52,6 +52,7 @@ fn parts() -> Parts {
                 endpoints,
             },
         }],
+        apexes: Vec::new(),
         splits: vec![split()],
         own: Vec::new(),
     }

@@ -39,6 +39,22 @@ pub struct SplitSpec {
     /// The fleet of proxies that serves it; absent means `default`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fleet: Option<String>,
+    /// Ports of the proxies that stand for ports of governed Services; each is given once in a fleet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub apexes: Vec<Apex>,
+}
+
+/// A port of every proxy of the fleet that stands for one port of a Service: what connects there meant that Service, whatever host it
+/// names. The EndpointSlices of an apex Service, one without a selector, lead there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Apex {
+    /// The Service, in the Split's namespace.
+    pub service: String,
+    /// Its port, by name or number.
+    pub port: String,
+    /// The port that the proxies listen at.
+    pub listen: u16,
 }
 
 /// One member of a Split.

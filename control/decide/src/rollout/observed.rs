@@ -13,6 +13,7 @@ use super::split::Split;
 use crate::analysis::build::Role;
 use crate::api::labels;
 use crate::api::replicaset::ReplicaSet;
+use crate::api::split::Apex;
 
 /// All that one decision looks at, beside the plan and the state.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -31,6 +32,8 @@ pub struct Observed {
     pub split: Option<WrittenSplit>,
     /// What the proxies that serve the Split say of it.
     pub fleet: Fleet,
+    /// Ports of the proxies that are reserved for ports of its Services, to be written into the Split as they are.
+    pub apexes: Vec<Apex>,
     /// Names in its namespace that ReplicaSets of others have taken.
     pub taken: Vec<String>,
     /// The versions of its experiment that are to have a weight, while it is Running (R17.6), in the experiment's order.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::api::split::{Fallback, SplitRule, SplitSpec, SplitVersion};
+use crate::api::split::{Apex, Fallback, SplitRule, SplitSpec, SplitVersion};
 
 /// Name of the version that carries what no other does.
 pub const STABLE: &str = "stable";
@@ -20,6 +20,8 @@ pub struct Split {
     pub fallback: Option<Fallback>,
     /// The fleet that serves it; absent means `default`.
     pub fleet: Option<String>,
+    /// Ports of the proxies that stand for ports of its Services.
+    pub apexes: Vec<Apex>,
 }
 
 /// One version.
@@ -51,6 +53,7 @@ impl Split {
             rules: spec.rules.clone(),
             fallback: spec.fallback,
             fleet: spec.fleet.clone(),
+            apexes: spec.apexes.clone(),
         }
     }
 
@@ -74,6 +77,7 @@ impl Split {
             rules: self.rules.clone(),
             fallback: self.fallback,
             fleet: self.fleet.clone(),
+            apexes: self.apexes.clone(),
         }
     }
 
@@ -114,6 +118,7 @@ mod tests {
             ],
             "rules": [{"services": ["web"], "weights": {"stable": 80, "canary": 20}}],
             "fleet": "edge",
+            "apexes": [{"service": "web", "port": "http", "listen": 10001}],
         });
         let spec: SplitSpec = serde_json::from_value(spec).unwrap();
         let split = Split::read(&spec);

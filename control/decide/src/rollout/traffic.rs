@@ -236,6 +236,7 @@ fn split(
         rules: rules(turn, routing, trial),
         fallback: routing.fallback,
         fleet: routing.fleet.clone(),
+        apexes: turn.observed.apexes.clone(),
     }
 }
 

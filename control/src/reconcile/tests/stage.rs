@@ -373,6 +373,7 @@ impl Proxy {
                 default_service: None,
                 cluster_domain: "cluster.local".into(),
             }),
+            apexes: None,
             own: Vec::new(),
             pick: Pick::Sequence,
         };

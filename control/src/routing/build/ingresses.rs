@@ -1,7 +1,5 @@
 //! What answers where Ingresses say what is served.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::networking::v1::{Ingress, IngressBackend};
 use sidestep_proxy::table::{Refusal, Route, Target};
@@ -15,7 +13,6 @@ impl<'a> Assembly<'a> {
     pub(super) fn attach_ingresses(&mut self, class: &str) {
         let ingresses = ingress::of_class(&self.snapshot.ingresses, class);
         let mut taken = ingress::Taken::default();
-        let mut targets = BTreeMap::new();
         let rules = ingresses.iter().map(|i| (*i, ingress::rules(i)));
         let rest = ingresses
             .iter()
@@ -34,13 +31,13 @@ impl<'a> Assembly<'a> {
                     self.say(&name, Reason::Conflict, by_whom);
                     continue;
                 }
-                let target = self.ingress_target((ingress, &name), rule.backend, &mut targets);
+                let target = self.ingress_target((ingress, &name), rule.backend);
                 self.parts.routes.push(Route {
                     host: rule.host,
                     path: rule.path,
                     target,
                 });
-                self.owners.push(name.clone());
+                self.owners.routes.push(name.clone());
             }
         }
     }
@@ -54,28 +51,18 @@ impl<'a> Assembly<'a> {
         }
     }
 
-    /// Where an Ingress sends requests: every port of a Service is a backend once.
     fn ingress_target(
         &mut self,
         (ingress, name): (&'a Ingress, &Name),
         backend: Option<&'a IngressBackend>,
-        targets: &mut BTreeMap<(Key<'a>, String), Target>,
     ) -> Target {
-        let found = match self.ingress_port(ingress, backend) {
-            Ok(found) => found,
+        match self.ingress_port(ingress, backend) {
+            Ok((key, service, port)) => self.target(key, service, port),
             Err((reason, refusal)) => {
                 self.say(name, reason, refusal.message.clone());
-                return Target::Refuse(refusal);
+                Target::Refuse(refusal)
             }
-        };
-        let (key, service, port) = found;
-        let label = ports::label(port);
-        if let Some(known) = targets.get(&(key, label.clone())) {
-            return known.clone();
         }
-        let target = self.target(key, service, port);
-        targets.insert((key, label), target.clone());
-        target
     }
 
     /// The Service port that an Ingress names.

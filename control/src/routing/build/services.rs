@@ -21,11 +21,11 @@ impl<'a> Assembly<'a> {
         self.answer_for_what_is_missing(&mut answers, names);
         for (owner, route) in names::routes(&answers, names) {
             self.parts.routes.push(route);
-            self.owners.push(Name::new("Service", owner));
+            self.owners.routes.push(Name::new("Service", owner));
         }
     }
 
-    fn answers(&mut self, key: (&str, &str), service: &'a Service) -> Answers {
+    fn answers(&mut self, key: Key<'a>, service: &'a Service) -> Answers {
         if let Some(problem) = self.excluded.0.get(&Name::new("Service", key)) {
             self.note(key, Reason::Invalid, problem.clone());
             return Answers::refused(refusal(503, "invalid-object", problem));

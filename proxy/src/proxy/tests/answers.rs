@@ -4,9 +4,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::support::*;
+use crate::config::{Apexes, Config};
 use crate::live::Outcome;
 use crate::proxy::Error;
-use crate::table::{HostMatch, PathMatch, Protocol, Refusal, Route, Target};
+use crate::table::{Apex, HostMatch, PathMatch, Protocol, Refusal, Route, Target};
 use crate::{Proxy, Table};
 
 /// Sends bytes as they are, and reads until the proxy has closed.
@@ -239,4 +240,54 @@ async fn garbage_is_answered_by_hyper_and_counted() {
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer:?}");
     let errors = || proxy.handle().fronts()[0].downstream_errors();
     eventually(|| errors().contains_key("malformed")).await;
+}
+
+/// A port that is free now, as an apex.
+fn apexes() -> (u16, Apexes) {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    let port = address.port();
+    let apexes = Apexes {
+        address: address.ip(),
+        ports: port..=port,
+    };
+    (port, apexes)
+}
+
+#[tokio::test]
+async fn at_an_apex_the_port_says_where_a_request_goes() {
+    let origin = Origin::named("v0").await;
+    let (port, apexes) = apexes();
+    let proxy = Proxy::start(Config {
+        apexes: Some(apexes),
+        ..config()
+    })
+    .unwrap();
+    let mut parts = split(&[(1, &[origin.address])], Protocol::Http1);
+    parts.routes.clear();
+    proxy.handle().publish(table(parts.clone())).await;
+    let ask = async |port: u16, host: &str| {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let request = format!("GET /x HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        soon(stream.read_to_string(&mut answer)).await.unwrap();
+        answer
+    };
+    let nobody = ask(port, "web").await;
+    check("an apex that nobody has", &nobody, "503", "no-split");
+    parts.apexes = vec![Apex {
+        port,
+        target: Target::Backend(0),
+    }];
+    proxy.handle().publish(table(parts)).await;
+    for host in ["web", "anything.example:80"] {
+        let answer = ask(port, host).await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{host}: {answer}");
+    }
+    let elsewhere = ask(proxy.local_addr().port(), "web").await;
+    check("another listener", &elsewhere, "404", "no-route");
+    proxy.drain().await;
+    let closed = TcpStream::connect(("127.0.0.1", port)).await;
+    assert!(closed.is_err(), "its listener is closed");
 }

@@ -302,6 +302,7 @@ pub(super) fn split(versions: &[(u32, &[SocketAddr])], protocol: Protocol) -> Pa
     Parts {
         routes: vec![route],
         backends: vec![backend],
+        apexes: Vec::new(),
         splits: vec![split],
         own: Vec::new(),
     }

@@ -121,6 +121,7 @@ fn wanted(
         rules,
         fallback: routing.fallback,
         fleet: routing.fleet.clone(),
+        apexes: turn.observed.apexes.clone(),
     }
 }
 

@@ -184,6 +184,7 @@ impl Model {
             pods: Some(self.pods_seen()),
             split: self.split.clone(),
             fleet: self.fleet(),
+            apexes: Vec::new(),
             taken: Vec::new(),
             experiment: self.experiment.clone(),
         }
