@@ -2,7 +2,8 @@
 
 use tempfile::tempdir;
 
-use crate::support::terminal::{Terminal, example};
+use crate::Terminal;
+use crate::support::session::example;
 
 const HEALTHY: &str = "Status:          ✔ Healthy";
 const PAUSED: [&str; 2] = [
@@ -34,7 +35,7 @@ async fn parts(terminal: &Terminal) -> Vec<String> {
 async fn told(changes: &[(&str, &str)]) {
     let folder = tempdir().unwrap();
     let manifest = example(folder.path(), "bluegreen.yaml", changes);
-    let terminal = Terminal::run(folder.path(), &["-f", manifest.to_str().unwrap()]).await;
+    let terminal = Terminal::open(folder.path(), &manifest, None).await;
     terminal.until_shown("bluegreen", &[HEALTHY]).await;
     terminal.until_percent("bluegreen", "blue", 100.0).await;
     assert_eq!(parts(&terminal).await, ["stable,active"]);

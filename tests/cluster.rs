@@ -1,5 +1,8 @@
-//! The integration tests on a real control plane: one binary, a module per subject. See `docs/testing.md`.
+//! The integration tests on a real control plane: one binary, a module per subject, some of them those of the embedded cluster as they
+//! are. See `docs/testing.md`.
 
+#[cfg(test)]
+mod bluegreen;
 #[cfg(test)]
 mod controller;
 #[cfg(test)]
@@ -10,4 +13,11 @@ mod support {
     //! What these tests need: a real control plane.
 
     pub(crate) mod cluster;
+    pub(crate) mod session;
 }
+#[cfg(test)]
+mod tutorial;
+
+/// Where tests of both clusters run.
+#[cfg(test)]
+use support::cluster::terminal::Terminal;

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
-use crate::support::terminal::{finish, sidestep};
+use crate::support::session::{finish, sidestep};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_story_goes_as_promised() {

@@ -4,7 +4,8 @@ use std::fs::{self, File};
 
 use tempfile::tempdir;
 
-use crate::support::terminal::{Terminal, example};
+use crate::Terminal;
+use crate::support::session::example;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn editing_a_watched_split_moves_the_traffic() {

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use tempfile::tempdir;
 
-use crate::support::terminal::{Terminal, example, finish, run, sidestep};
+use crate::support::session::{example, finish, sidestep};
+use crate::support::terminal::{Terminal, run};
 
 /// Runs `sidestep run` on one manifest, which it must refuse in these words.
 async fn check_manifest(name: &str, change: (&str, &str), said: &str) {

@@ -3,6 +3,7 @@
 pub(crate) mod load;
 pub(crate) mod machine;
 pub(crate) mod manifests;
+pub(crate) mod session;
 pub(crate) mod terminal;
 
 use std::num::NonZeroU32;

@@ -1,4 +1,4 @@
-//! The integration tests: one binary, a module per subject.
+//! The integration tests on the embedded cluster and of the rest: one binary, a module per subject.
 
 #[cfg(test)]
 mod bluegreen;
@@ -20,3 +20,7 @@ mod support;
 mod tidy;
 #[cfg(test)]
 mod tutorial;
+
+/// Where tests of both clusters run: here, on the embedded one.
+#[cfg(test)]
+use support::terminal::Terminal;

@@ -1,8 +1,10 @@
 //! The tutorial that newcomers to Argo Rollouts follow, typed into a terminal: `examples/canary-demo.yaml` and its twin with routing.
+//! It goes the same on the embedded cluster and on a real one.
 
 use tempfile::tempdir;
 
-use crate::support::terminal::{Terminal, example};
+use crate::Terminal;
+use crate::support::session::example;
 
 const YELLOW: &str = "app=argoproj/rollouts-demo:yellow";
 
@@ -50,7 +52,6 @@ async fn walk(terminal: &Terminal, rollout: &str, requests: u32, slack: f64) {
         .await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(ended.stdout.ends_with("Healthy\n"), "{ended:?}");
-    terminal.answers_only(rollout, "yellow").await;
 }
 
 /// The pauses of the example with a time, so that each step but the last waits for us.
@@ -64,15 +65,15 @@ const PAUSES: [(&str, &str); 3] = [
 async fn by_replica_ratio_about_as_many_requests_as_pods_are_yellow() {
     let folder = tempdir().unwrap();
     let manifest = example(folder.path(), "canary-demo.yaml", &PAUSES);
-    let file = manifest.to_str().unwrap();
-    let default = ["--default-service", "default/canary-demo"];
-    let terminal = Terminal::run(folder.path(), &["-f", file, default[0], default[1]]).await;
+    let terminal = Terminal::open(folder.path(), &manifest, Some("canary-demo")).await;
     terminal
         .until_shown("canary-demo", &["Status:          ✔ Healthy"])
         .await;
-    terminal.answers_only("canary-demo", "blue").await;
+    terminal.until_percent("canary-demo", "blue", 100.0).await;
     // Each of 400 requests goes to one of five pods by chance: 10 points are five standard deviations.
     walk(&terminal, "canary-demo", 400, 10.0).await;
+    // Pods that go are asked until EndpointSlices list them no more.
+    terminal.until_percent("canary-demo", "yellow", 100.0).await;
     terminal.interrupt().await;
 }
 
@@ -80,13 +81,12 @@ async fn by_replica_ratio_about_as_many_requests_as_pods_are_yellow() {
 async fn with_routing_the_shares_are_those_of_the_steps() {
     let folder = tempdir().unwrap();
     let manifest = example(folder.path(), "canary-demo-routed.yaml", &PAUSES);
-    let file = manifest.to_str().unwrap();
-    let default = ["--default-service", "default/canary-demo-routed"];
-    let terminal = Terminal::run(folder.path(), &["-f", file, default[0], default[1]]).await;
+    let terminal = Terminal::open(folder.path(), &manifest, Some("canary-demo-routed")).await;
     terminal
         .until_shown("canary-demo-routed", &["Status:          ✔ Healthy"])
         .await;
     walk(&terminal, "canary-demo-routed", 500, 1.0).await;
+    terminal.answers_only("canary-demo-routed", "yellow").await;
     terminal.interrupt().await;
 }
 
@@ -94,7 +94,7 @@ async fn with_routing_the_shares_are_those_of_the_steps() {
 async fn a_rollout_is_aborted_retried_promoted_whole_and_undone() {
     let folder = tempdir().unwrap();
     let manifest = example(folder.path(), "canary-demo.yaml", &[]);
-    let terminal = Terminal::run(folder.path(), &["-f", manifest.to_str().unwrap()]).await;
+    let terminal = Terminal::open(folder.path(), &manifest, None).await;
     terminal
         .until_shown("canary-demo", &["Status:          ✔ Healthy"])
         .await;
@@ -103,9 +103,10 @@ async fn a_rollout_is_aborted_retried_promoted_whole_and_undone() {
         .says(&image, "rollout \"canary-demo\" image updated\n")
         .await;
     let header = until_paused_at(&terminal, "canary-demo", 1, 20).await;
+    let header = header.replace(&terminal.namespace, "NAMESPACE");
     insta::assert_snapshot!(header.trim(), @r"
     Name:            canary-demo
-    Namespace:       default
+    Namespace:       NAMESPACE
     Status:          ॥ Paused
     Message:         CanaryPauseStep
     Waiting:         a person to promote
@@ -140,7 +141,7 @@ async fn a_rollout_is_aborted_retried_promoted_whole_and_undone() {
     terminal
         .until_shown("canary-demo", &["  Updated:       0", "  Available:     5"])
         .await;
-    terminal.answers_only("canary-demo", "blue").await;
+    terminal.until_percent("canary-demo", "blue", 100.0).await;
 
     terminal
         .says(
@@ -168,7 +169,7 @@ async fn a_rollout_is_aborted_retried_promoted_whole_and_undone() {
             .code,
         Some(0)
     );
-    terminal.answers_only("canary-demo", "yellow").await;
+    terminal.until_percent("canary-demo", "yellow", 100.0).await;
 
     terminal
         .says("undo canary-demo", "rollout 'canary-demo' undo\n")
@@ -197,7 +198,7 @@ async fn a_rollout_is_aborted_retried_promoted_whole_and_undone() {
 async fn kubectl_drives_a_rollout() {
     let folder = tempdir().unwrap();
     let manifest = example(folder.path(), "canary-demo.yaml", &[]);
-    let terminal = Terminal::run(folder.path(), &["-f", manifest.to_str().unwrap()]).await;
+    let terminal = Terminal::open(folder.path(), &manifest, None).await;
     terminal
         .until_shown("canary-demo", &["Status:          ✔ Healthy"])
         .await;

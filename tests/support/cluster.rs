@@ -8,9 +8,11 @@
 //! | [`accounts`] | what a pod may do |
 //! | [`audit`] | what a service account has asked of the API server |
 //! | [`role`] | the program under test as a pod |
+//! | [`terminal`] | verbs and requests, as tests of the embedded cluster have them |
 //! | [`kubelet`] | the cluster as `sidestep_control::local::pods` needs it, which runs the pods |
 //!
-//! [`World`] is to the real cluster what `machine::Machine` is to the embedded one.
+//! [`World`] is to the real cluster what `machine::Machine` is to the embedded one, and [`terminal::Terminal`] what
+//! `support/terminal.rs` is.
 
 mod accounts;
 pub(crate) mod audit;
@@ -19,9 +21,10 @@ mod enclave;
 mod kubelet;
 mod nodes;
 pub(crate) mod role;
+pub(crate) mod terminal;
 
 use std::fmt::Debug;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,6 +121,16 @@ impl World {
             return Api::all_with(self.client.clone(), &resource);
         }
         Api::namespaced_with(self.client.clone(), &self.namespace, &resource)
+    }
+
+    /// Writes a kubeconfig whose namespace is the test's, for whoever may do everything.
+    pub(crate) fn write_kubeconfig(&self, file: &Path) {
+        let mut settings = self.cluster.control_plane.settings();
+        let contexts = settings.contexts.iter_mut();
+        for context in contexts.filter_map(|named| named.context.as_mut()) {
+            context.namespace = Some(self.namespace.clone());
+        }
+        std::fs::write(file, serde_json::to_vec(&settings).unwrap()).unwrap();
     }
 
     /// Runs one of the everyday verbs in the test's namespace, which must succeed.

@@ -1,53 +1,21 @@
-//! Sidestep as a person at a terminal has it: `sidestep run` at work, commands that end, `kubectl` and `curl`.
+//! The embedded cluster at a terminal: `sidestep run` at work.
 
-use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Output, Stdio};
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use http::{Request, header};
-use http_body_util::{BodyExt as _, Empty};
-use hyper::body::Bytes;
-use hyper::client::conn::http1::handshake;
-use hyper_util::rt::TokioIo;
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
-/// Everything that is waited for comes long before, also on a busy machine.
-const DEADLINE: Duration = Duration::from_secs(120);
-
-/// How a command ended.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    /// Its exit code.
-    pub(crate) code: Option<i32>,
-    /// What it printed.
-    pub(crate) stdout: String,
-    /// What it complained of.
-    pub(crate) stderr: String,
-}
-
-impl From<Output> for Answer {
-    fn from(output: Output) -> Self {
-        Self {
-            code: output.status.code(),
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
-        }
-    }
-}
+use super::session::{DEADLINE, Session, sidestep};
 
 /// `sidestep run`, and who talks to it.
 pub(crate) struct Terminal {
-    /// Where the proxy listens.
-    pub(crate) proxy: SocketAddr,
-    kubeconfig: PathBuf,
+    session: Session,
     log: PathBuf,
     child: Child,
     /// Kept open: what is printed must find a reader.
@@ -58,6 +26,16 @@ impl Terminal {
     /// Starts `sidestep run` with free ports and more arguments; returns when it serves. `folder` takes its kubeconfig and log.
     pub(crate) async fn run(folder: &Path, arguments: &[&str]) -> Self {
         Self::run_with(folder, arguments, Stdio::null()).await
+    }
+
+    /// Starts `sidestep run` on a manifest; a Service, if one is named, answers for hosts that name none.
+    pub(crate) async fn open(folder: &Path, manifest: &Path, default: Option<&str>) -> Self {
+        let mut arguments = vec!["-f".to_owned(), manifest.to_str().unwrap().to_owned()];
+        if let Some(service) = default {
+            arguments.extend(["--default-service".to_owned(), format!("default/{service}")]);
+        }
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        Self::run(folder, &arguments).await
     }
 
     /// The same, with something to read.
@@ -75,15 +53,19 @@ impl Terminal {
             .stderr(stderr)
             .spawn()
             .unwrap();
-        let mut terminal = Self {
+        let session = Session {
             proxy: ([127, 0, 0, 1], 0).into(),
             kubeconfig,
+            namespace: "default".to_owned(),
+        };
+        let mut terminal = Self {
+            session,
             log,
             lines: BufReader::new(child.stdout.take().unwrap()).lines(),
             child,
         };
         let traffic = terminal.printed("traffic    http://").await;
-        terminal.proxy = traffic.split(' ').next().unwrap().parse().unwrap();
+        terminal.session.proxy = traffic.split(' ').next().unwrap().parse().unwrap();
         terminal.printed("kubectl ").await;
         terminal
     }
@@ -99,111 +81,6 @@ impl Terminal {
             panic!("it ended without {begins:?}: {}", tail(&self.log));
         };
         timeout(DEADLINE, find).await.expect("it is printed")
-    }
-
-    /// Runs a command of ours against it.
-    pub(crate) async fn sidestep(&self, line: &str) -> Answer {
-        let mut command = sidestep();
-        command
-            .args(line.split(' '))
-            .arg("--kubeconfig")
-            .arg(&self.kubeconfig);
-        finish(command, "").await.unwrap()
-    }
-
-    /// Runs a command of ours, which must print exactly this and succeed.
-    pub(crate) async fn says(&self, line: &str, stdout: &str) {
-        let answer = self.sidestep(line).await;
-        assert_eq!(
-            (answer.stdout.as_str(), answer.code),
-            (stdout, Some(0)),
-            "{line}: {answer:?}"
-        );
-    }
-
-    /// Waits until `get rollout -w` shows all of these lines in its header; returns the header.
-    pub(crate) async fn until_shown(&self, rollout: &str, lines: &[&str]) -> String {
-        let mut command = sidestep();
-        command
-            .args(["get", "rollout", rollout, "-w", "--kubeconfig"])
-            .arg(&self.kubeconfig);
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut shown = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut last = String::new();
-        let look = async {
-            let mut picture: Vec<String> = Vec::new();
-            while let Some(line) = shown.next_line().await.unwrap() {
-                if line.contains("Name:            ") {
-                    picture.clear();
-                }
-                last = picture.join("\n");
-                picture.push(line);
-                // The tree begins where the header ends, so the header is whole there.
-                let is_whole = picture.last().is_some_and(|line| line.starts_with("NAME "));
-                if is_whole
-                    && lines
-                        .iter()
-                        .all(|line| picture.iter().any(|shown| shown == line))
-                {
-                    return;
-                }
-            }
-        };
-        let looked = timeout(DEADLINE, look).await;
-        child.kill().await.unwrap();
-        assert!(looked.is_ok(), "{lines:?} were not shown:\n{last}");
-        last
-    }
-
-    /// Runs `kubectl` against it; `None` where there is none.
-    pub(crate) async fn kubectl(&self, arguments: &[&str], input: &str) -> Option<Answer> {
-        let mut command = Command::new("kubectl");
-        command.args(arguments).env("KUBECONFIG", &self.kubeconfig);
-        command.env("KUBECACHEDIR", self.kubeconfig.with_extension("cache"));
-        finish(command, input).await
-    }
-
-    /// What so many requests for `/color` are answered, one after another over one connection.
-    pub(crate) async fn colours(&self, host: &str, requests: u32) -> BTreeMap<String, u32> {
-        let stream = TcpStream::connect(self.proxy).await.unwrap();
-        let (mut sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
-        let ask = async move {
-            let mut seen = BTreeMap::new();
-            for _ in 0..requests {
-                let request = Request::get("/color").header(header::HOST, host);
-                let request = request.body(Empty::<Bytes>::new()).unwrap();
-                sender.ready().await.unwrap();
-                let answer = sender.send_request(request).await.unwrap();
-                let body = answer.into_body().collect().await.unwrap().to_bytes();
-                let colour = String::from_utf8(body.to_vec()).unwrap();
-                *seen
-                    .entry(colour.trim_matches(['"', '\n']).to_owned())
-                    .or_default() += 1;
-            }
-            seen
-        };
-        let (seen, connected) = tokio::join!(ask, connection);
-        connected.unwrap();
-        seen
-    }
-
-    /// The percentage of requests that are answered with a colour.
-    pub(crate) async fn percent(&self, host: &str, colour: &str, requests: u32) -> f64 {
-        let seen = self.colours(host, requests).await;
-        f64::from(seen.get(colour).copied().unwrap_or_default()) * 100.0 / f64::from(requests)
-    }
-
-    /// Fifty requests in a row are answered with one colour.
-    pub(crate) async fn answers_only(&self, host: &str, colour: &str) {
-        let seen = self.colours(host, 50).await;
-        assert_eq!(seen, BTreeMap::from([(colour.to_owned(), 50)]), "{host}");
-    }
-
-    /// Asks until a colour has this share, to one percentage point: the proxy takes up a table soon after an object is written.
-    pub(crate) async fn until_percent(&self, host: &str, colour: &str, percent: f64) {
-        let ask = async { while (self.percent(host, colour, 200).await - percent).abs() > 1.0 {} };
-        let asked = timeout(DEADLINE, ask).await;
-        assert!(asked.is_ok(), "{host}: not {percent} % {colour}");
     }
 
     /// Ctrl-C; it must end well within the time that people wait.
@@ -226,18 +103,19 @@ impl Terminal {
     }
 }
 
+impl Deref for Terminal {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        &self.session
+    }
+}
+
 /// The end of what it logged, for the message of a failed test.
 pub(crate) fn tail(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(40)..].join("\n")
-}
-
-/// The binary.
-pub(crate) fn sidestep() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sidestep"));
-    command.stdin(Stdio::null()).kill_on_drop(true);
-    command
 }
 
 /// `sidestep run` with a free port for everything but what `arguments` name themselves, and without a dashboard.
@@ -260,38 +138,4 @@ pub(crate) fn run(kubeconfig: &Path, arguments: &[&str]) -> Command {
         command.arg("--kubeconfig-out").arg(kubeconfig);
     }
     command
-}
-
-/// Runs a command to its end; `None` where there is no such program.
-pub(crate) async fn finish(mut command: Command, input: &str) -> Option<Answer> {
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = match command.kill_on_drop(true).spawn() {
-        Ok(child) => child,
-        Err(error) if error.kind() == ErrorKind::NotFound => return None,
-        Err(error) => panic!("{error}"),
-    };
-    let mut stdin = child.stdin.take().unwrap();
-    match stdin.write_all(input.as_bytes()).await {
-        Ok(()) => {}
-        Err(error) => assert_eq!(error.kind(), ErrorKind::BrokenPipe, "{error}"),
-    }
-    drop(stdin);
-    let ended = timeout(DEADLINE, child.wait_with_output()).await;
-    Some(ended.expect("it ends").unwrap().into())
-}
-
-/// An example with some of its text replaced, written to `folder`; each replacement must be found.
-pub(crate) fn example(folder: &Path, name: &str, replacements: &[(&str, &str)]) -> PathBuf {
-    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
-    let mut text = std::fs::read_to_string(examples.join(name)).unwrap();
-    for (from, to) in replacements {
-        assert!(text.contains(from), "{name} has no {from:?}");
-        text = text.replacen(from, to, 1);
-    }
-    let path = folder.join(name);
-    std::fs::write(&path, text).unwrap();
-    path
 }
