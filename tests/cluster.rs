@@ -8,11 +8,16 @@ mod controller;
 #[cfg(test)]
 mod kubelet;
 #[cfg(test)]
+mod releases;
+#[cfg(test)]
 #[path = "support"]
 mod support {
     //! What these tests need: a real control plane.
 
     pub(crate) mod cluster;
+    pub(crate) mod load;
+    pub(crate) mod manifests;
+    pub(crate) mod processes;
     pub(crate) mod session;
 }
 #[cfg(test)]
@@ -20,4 +25,4 @@ mod tutorial;
 
 /// Where tests of both clusters run.
 #[cfg(test)]
-use support::cluster::terminal::Terminal;
+use support::cluster::terminal::{Machine, Terminal};

@@ -1,5 +1,7 @@
 //! The controller against a real control plane: the real binary as a pod, with the verbs of the same binary.
 
+use std::net::SocketAddr;
+
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Service;
@@ -364,11 +366,11 @@ async fn a_canary_behind_proxies_gets_the_share_that_each_of_them_has_acknowledg
         assert_eq!(percent(proxy, "yellow").await, 100);
     }
     controller.stop(&world).await;
-    proxies.assert_calm();
+    proxies.assert_calm(&world);
 }
 
 /// The share of a colour among a hundred requests of one client to one proxy, which spreads them evenly.
-async fn percent(proxy: &str, color: &str) -> usize {
+async fn percent(proxy: &SocketAddr, color: &str) -> usize {
     let client = reqwest::Client::new();
     let mut found = 0;
     for _ in 0..100 {

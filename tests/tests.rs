@@ -15,6 +15,8 @@ mod processes;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod releases;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod tidy;
@@ -23,4 +25,4 @@ mod tutorial;
 
 /// Where tests of both clusters run: here, on the embedded one.
 #[cfg(test)]
-use support::terminal::Terminal;
+use support::{machine::Machine, terminal::Terminal};

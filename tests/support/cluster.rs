@@ -27,7 +27,6 @@ use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
@@ -53,9 +52,7 @@ use self::accounts::Accounts;
 use self::audit::Request;
 use self::control_plane::ControlPlane;
 use self::kubelet::Remote;
-
-/// Everything that is waited for comes long before, also on a busy machine; a wait that ends here is a failed test.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
+use crate::support::session::DEADLINE;
 
 /// The program under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_sidestep");

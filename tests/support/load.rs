@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use http::{Method, Request, StatusCode, header};
@@ -89,17 +90,17 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Starts [`CONNECTIONS`] clients of a Service.
-    pub(crate) fn start(proxy: SocketAddr, host: &'static str) -> Self {
+    /// Starts [`CONNECTIONS`] clients of a Service, spread over its proxies.
+    pub(crate) fn start(proxies: &[SocketAddr], host: &'static str) -> Self {
         let load = Self {
             book: watch::Sender::new(Tally::default()),
             stop: CancellationToken::new(),
             clients: TaskTracker::new(),
         };
-        for client in 0..CONNECTIONS {
+        for (client, proxy) in (0..CONNECTIONS).zip(proxies.iter().cycle()) {
             let first = Instant::now() + PERIOD * client / CONNECTIONS;
             let client = Client {
-                proxy,
+                proxy: *proxy,
                 host,
                 connection: None,
                 sent: 0,
@@ -234,4 +235,13 @@ fn chain(error: &dyn Error) -> String {
         Some(source) => format!("{error}: {}", chain(source)),
         None => error.to_string(),
     }
+}
+
+/// How often a test does what it does: 2 in `./test`, 20 for the bar of the project, by `SIDESTEP_ROUNDS`.
+pub(crate) fn rounds() -> u32 {
+    let chosen = std::env::var("SIDESTEP_ROUNDS").ok().map(|text| {
+        let rounds: NonZeroU32 = text.parse().expect("SIDESTEP_ROUNDS is a number above 0");
+        rounds.get()
+    });
+    chosen.unwrap_or(2)
 }

@@ -4,8 +4,6 @@ use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
-use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -16,15 +14,13 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
+use super::session::DEADLINE;
 use super::terminal::{Terminal, tail};
-
-/// Everything that is waited for comes long before, also on a busy machine; a wait that ends here is a failed test.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
 
 /// `sidestep run` at work, and its cluster as a client has it.
 pub(crate) struct Machine {
-    /// Where the proxy listens.
-    pub(crate) proxy: SocketAddr,
+    /// Where proxies listen: one, here.
+    pub(crate) proxies: Vec<SocketAddr>,
     /// The embedded cluster.
     pub(crate) client: Client,
     terminal: Terminal,
@@ -38,7 +34,7 @@ impl Machine {
         let arguments = ["-f", text(manifests), "--state", text(&state)];
         let terminal = Terminal::run(folder, &arguments).await;
         Self {
-            proxy: terminal.proxy,
+            proxies: vec![terminal.proxy],
             client: connect(&folder.join("kubeconfig")).await,
             terminal,
             log: folder.join("log"),
@@ -106,9 +102,9 @@ impl Machine {
         self.terminal.end(Signal::KILL).await;
     }
 
-    /// SIGTERM; returns how it ended.
-    pub(crate) async fn terminate(self) -> ExitStatus {
-        self.terminal.end(Signal::TERM).await
+    /// SIGTERM, upon which it must end well.
+    pub(crate) async fn end(self) {
+        assert!(self.terminal.end(Signal::TERM).await.success());
     }
 }
 

@@ -40,9 +40,13 @@ struct Answer {
 }
 
 impl Request {
-    /// Whether it should not have been sent: it was not allowed, made no sense, or broke the server.
+    /// Whether it should not have been sent: it was not allowed, made no sense, or broke the server. A request whose sender has gone
+    /// is logged as a 504.
     pub(crate) fn is_refused(&self) -> bool {
-        !matches!(self.response_status.code, 0..400 | 404 | 409 | 410 | 429)
+        !matches!(
+            self.response_status.code,
+            0..400 | 404 | 409 | 410 | 429 | 504
+        )
     }
 
     /// Whether it could have changed something, the leader's Lease aside.
