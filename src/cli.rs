@@ -243,6 +243,12 @@ pub(crate) struct ProxyArgs {
     /// Address of /metrics, /livez, /readyz, /table and /splits
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:9901")]
     pub(crate) admin: String,
+    /// Address that serves Ingresses with TLS; none without this flag
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen_tls: Option<String>,
+    /// Secrets that TLS is ended with: NAMESPACE, NAMESPACE/NAME, or `*` for all namespaces; may be repeated
+    #[arg(long, value_name = "SCOPE", requires = "listen_tls")]
+    pub(crate) tls_secrets: Vec<String>,
     /// Ports that each stand for one port of a Service without a selector, for callers inside the cluster; none without this flag
     #[arg(long, value_name = "FIRST-LAST")]
     pub(crate) apex_ports: Option<String>,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow};
 use axum::Router;
 use kube::Client;
-use sidestep_control::routing;
+use sidestep_control::routing::{self, Published};
 use sidestep_proxy::{Proxy, proxy};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -55,10 +55,11 @@ impl Parts {
 
     /// Keeps the tables of a proxy, and watches over its workers.
     pub(crate) fn route(&mut self, client: Client, options: routing::Options, proxy: &Arc<Proxy>) {
-        let tables = proxy.handle();
-        let publish = move |table| {
+        let (tables, certificates) = (proxy.handle(), proxy.certificates());
+        let publish = move |published: Published| {
+            certificates.publish(published.certificates);
             let tables = tables.clone();
-            async move { tables.publish(table).await }
+            async move { tables.publish(published.table).await }
         };
         self.until_stopped("routing", |stop| async move {
             routing::run(client, options, publish, stop).await;

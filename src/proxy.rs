@@ -66,6 +66,7 @@ fn options(settings: &ProxySettings, session: &Session, proxy: &Proxy) -> routin
         fleet_service: (namespace, settings.fleet_service.clone()),
         attached: Attached::Ingresses {
             class: settings.ingress_class.clone(),
+            secrets: settings.tls_secrets.clone(),
         },
         apexes: settings
             .proxy

@@ -56,6 +56,8 @@ struct ConfigFields {
     #[serde(skip)]
     listen: Vec<SocketAddr>,
     #[serde(skip)]
+    listen_tls: Vec<SocketAddr>,
+    #[serde(skip)]
     apexes: Option<Apexes>,
     workers: NonZeroUsize,
     #[serde(with = "LimitsFields")]
@@ -212,7 +214,8 @@ mod tests {
             .split(['{', ','])
             .filter_map(|part| part.split_once(": "));
         let names = words.map(|(name, _)| camel_case(name.trim()));
-        names.filter(|name| !["listen", "apexes", "accessLog"].contains(&name.as_str()))
+        names
+            .filter(|name| !["listen", "listenTls", "apexes", "accessLog"].contains(&name.as_str()))
     }
 
     fn camel_case(name: &str) -> String {

@@ -5,6 +5,7 @@
 //! | [`mod@build`] | the table out of what is known: the driver |
 //! | [`names`] | the hosts that Services answer to |
 //! | [`ingress`] | what Ingresses ask for |
+//! | [`certificates`] | the certificates that Ingresses ask for |
 //! | [`split`] | a Split as written → one that can be served, or why not |
 //! | [`govern`] | which Split has the say over which Service |
 //! | [`ports`] | which port answers for which |
@@ -13,6 +14,7 @@
 //! | [`notice`] | what is to be said of objects that cannot be served as written |
 
 pub mod build;
+pub mod certificates;
 pub mod endpoints;
 pub mod govern;
 pub mod ingress;
@@ -24,7 +26,7 @@ pub mod watch;
 
 pub use build::{Attached, Options, Snapshot, build};
 pub use names::ServiceNames;
-pub use watch::run;
+pub use watch::{Published, run};
 
 #[cfg(test)]
 #[expect(clippy::needless_pass_by_value, reason = "cases are written in place")]

@@ -17,6 +17,8 @@ use crate::table::Pick;
 pub struct Config {
     /// Addresses to listen at; port 0 lets the system choose.
     pub listen: Vec<SocketAddr>,
+    /// Addresses to listen at with TLS. Default: none.
+    pub listen_tls: Vec<SocketAddr>,
     /// Ports that each stand for one port of one Service. Default: none.
     pub apexes: Option<Apexes>,
     /// Worker threads. Default: what the CPU quota allows, as `std::thread::available_parallelism` sees it.
@@ -59,6 +61,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: Vec::new(),
+            listen_tls: Vec::new(),
             apexes: None,
             workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             limits: Limits::default(),

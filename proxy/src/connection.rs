@@ -25,6 +25,7 @@ use crate::forward::forward;
 use crate::headers::Peer;
 use crate::sniff::{Replay, Spoken, sniff};
 use crate::ticker::{CoarseClock, Watch};
+use crate::tls;
 use crate::upstream::{HYPER_BUFFER_MIN_BYTES, HYPER_HEADERS};
 use crate::worker::{Local, Stage};
 
@@ -33,8 +34,19 @@ use crate::worker::{Local, Stage};
 pub(crate) struct Arrival {
     /// Whose it is.
     pub(crate) address: SocketAddr,
-    /// The apex port that it came in at, if at one.
-    pub(crate) apex: Option<u16>,
+    /// Where it came in.
+    pub(crate) at: Entrance,
+}
+
+/// What a listener is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entrance {
+    /// Host and path say where a request goes.
+    Http,
+    /// The same, within TLS.
+    Https,
+    /// The port says where a request goes: this one.
+    Apex(u16),
 }
 
 /// Serves a connection until it closes. `held` is kept that long.
@@ -45,7 +57,13 @@ where
     let front = local.live.front();
     front.downstream_open.add(1);
     front.downstream_total.add(1);
-    let ended = serve_counted(Rc::clone(&local), io, arrival).await;
+    let ended = match arrival.at {
+        Entrance::Http | Entrance::Apex(_) => serve_counted(Rc::clone(&local), io, arrival).await,
+        Entrance::Https => match tls::accept(&local, io).await {
+            Ok(io) => serve_counted(Rc::clone(&local), io, arrival).await,
+            Err(reason) => Err(reason),
+        },
+    };
     front.downstream_open.take(1);
     if let Err(reason) = ended {
         front.downstream_error(reason);
@@ -198,8 +216,8 @@ where
 pub(crate) struct Client {
     /// Where it comes from.
     pub(crate) address: SocketAddr,
-    /// The apex port that it came in at, if at one.
-    pub(crate) apex: Option<u16>,
+    /// Where it came in.
+    pub(crate) at: Entrance,
     /// What forwarded fields say of it.
     pub(crate) peer: Peer,
     /// What it speaks.
@@ -212,7 +230,7 @@ pub(crate) struct Client {
 impl Client {
     fn new(
         local: &Local,
-        Arrival { address, apex }: Arrival,
+        Arrival { address, at }: Arrival,
         spoken: Spoken,
         activity: Arc<Activity>,
     ) -> Self {
@@ -220,8 +238,8 @@ impl Client {
         let trusted = local.config.trusted.iter().any(|net| net.contains(&ip));
         Self {
             address,
-            apex,
-            peer: Peer::new(ip, trusted),
+            at,
+            peer: Peer::new(ip, trusted, at == Entrance::Https),
             spoken,
             activity,
             deadline: Rc::new(local.ticker.watch()),

@@ -19,7 +19,7 @@ use tracing::debug;
 use crate::balance::{self, Load, Pick, Tried};
 use crate::body::{RelayLimits, ResponseBody, Upload};
 use crate::breaker::Condition;
-use crate::connection::Client;
+use crate::connection::{Client, Entrance};
 use crate::error::{Again, Error};
 use crate::exchange::Exchange;
 use crate::headers::{self, Fields, Passage};
@@ -118,9 +118,11 @@ fn route(table: &LiveTable, client: &Client, head: &request::Parts) -> Result<us
     if !table.is_published() {
         return Err(Error::NoTable);
     }
-    let target = match client.apex {
-        Some(port) => table.apex(port).ok_or(Error::NoSplit)?,
-        None => table.route(host, head.uri.path()).ok_or(Error::NoRoute)?,
+    let target = match client.at {
+        Entrance::Apex(port) => table.apex(port).ok_or(Error::NoSplit)?,
+        Entrance::Http | Entrance::Https => {
+            table.route(host, head.uri.path()).ok_or(Error::NoRoute)?
+        }
     };
     match target {
         Target::Refuse(refusal) => Err(Error::Route(refusal.clone())),

@@ -34,14 +34,19 @@ pub(crate) enum HostError {
 pub(crate) struct Peer {
     address: HeaderValue,
     trusted: bool,
+    secure: bool,
 }
 
 impl Peer {
-    /// A client at `address`; its own forwarded fields are believed only when it is `trusted`.
-    pub(crate) fn new(address: IpAddr, trusted: bool) -> Self {
+    /// A client at `address`; its own forwarded fields are believed only when it is `trusted`. `secure`: it came by TLS.
+    pub(crate) fn new(address: IpAddr, trusted: bool, secure: bool) -> Self {
         let text = Bytes::from(address.to_canonical().to_string());
         let address = HeaderValue::from_maybe_shared(text).expect("an address is visible ASCII");
-        Self { address, trusted }
+        Self {
+            address,
+            trusted,
+            secure,
+        }
     }
 }
 
@@ -325,7 +330,7 @@ fn forwarded(headers: &mut HeaderMap, peer: &Peer) {
         headers.insert(X_FORWARDED_FOR, peer.address.clone());
     }
     if !(peer.trusted && headers.contains_key(X_FORWARDED_PROTO)) {
-        headers.insert(X_FORWARDED_PROTO, HTTP);
+        headers.insert(X_FORWARDED_PROTO, if peer.secure { HTTPS } else { HTTP });
     }
     if peer.trusted && headers.contains_key(X_FORWARDED_HOST) {
         return;
@@ -434,6 +439,7 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const HTTP: HeaderValue = HeaderValue::from_static("http");
+const HTTPS: HeaderValue = HeaderValue::from_static("https");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
 #[cfg(test)]

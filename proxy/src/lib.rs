@@ -8,6 +8,7 @@
 //! | `balance`, `breaker`, `budget` | which endpoint; which to pass over; how many retries |
 //! | `headers` | what changes in a head on its way through |
 //! | `error` | what can go wrong, who caused it, may it be retried, what the client is told |
+//! | `tls` | certificates, which of them a client is shown, the handshake |
 //! | `sniff`, `ticker` | HTTP/1 or HTTP/2 on one port; a worker's coarse clock and deadlines |
 //! | `live`, `live/` | the table in service: publication, what outlives a table, one worker's view, the counting |
 //! | `report`, `metrics` | what the proxy says of itself: to the controller and to people; to Prometheus |
@@ -25,6 +26,7 @@ pub mod proxy;
 pub mod report;
 pub mod split;
 pub mod table;
+pub mod tls;
 
 mod access;
 mod balance;

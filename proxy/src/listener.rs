@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-use crate::connection::Arrival;
+use crate::connection::{Arrival, Entrance};
 use crate::worker::{Accepted, Stage, closing};
 
 /// Listens at an address.
@@ -72,9 +72,9 @@ impl Drop for Place {
 }
 
 /// Accepts until the proxy closes: then empties every queue, closes all listeners and lets the workers know by hanging up.
-/// More connections than `limit` wait in the queues. Beside each listener stands the apex port that it is, if it is one.
+/// More connections than `limit` wait in the queues. Beside each listener stands what it is there for.
 pub(crate) async fn accept(
-    listeners: Vec<(TcpListener, Option<u16>)>,
+    listeners: Vec<(TcpListener, Entrance)>,
     receivers: Vec<Receiver>,
     limit: usize,
     stage: watch::Receiver<Stage>,
@@ -82,13 +82,13 @@ pub(crate) async fn accept(
     let permits = Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS)));
     let desk = Arc::new(Desk { permits, receivers });
     let mut loops = JoinSet::new();
-    for (listener, apex) in listeners {
+    for (listener, at) in listeners {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let (desk, stage) = (Arc::clone(&desk), stage.clone());
-        loops.spawn(async move { (desk.keep(listener, apex, stage).await, apex) });
+        loops.spawn(async move { (desk.keep(listener, at, stage).await, at) });
     }
-    for (listener, apex) in loops.join_all().await {
-        desk.close(listener?, apex).await;
+    for (listener, at) in loops.join_all().await {
+        desk.close(listener?, at).await;
     }
     Ok(())
 }
@@ -103,7 +103,7 @@ impl Desk {
     async fn keep(
         self: Arc<Self>,
         listener: tokio::net::TcpListener,
-        apex: Option<u16>,
+        at: Entrance,
         mut stage: watch::Receiver<Stage>,
     ) -> io::Result<TcpListener> {
         loop {
@@ -115,7 +115,7 @@ impl Desk {
             };
             match accepted {
                 Ok((stream, address, permit)) => {
-                    self.hand_over(stream, Arrival { address, apex }, permit)
+                    self.hand_over(stream, Arrival { address, at }, permit)
                         .await;
                 }
                 Err(error) => pause_after(&error).await,
@@ -138,11 +138,11 @@ impl Desk {
     /// Takes what has connected before the end, as far as there is room, and closes: nothing stands between the look that found the
     /// queue empty and the close, which resets what has connected meanwhile. Asks the system itself: the runtime may not have
     /// heard yet of what is in the queue.
-    async fn close(&self, listener: TcpListener, apex: Option<u16>) {
+    async fn close(&self, listener: TcpListener, at: Entrance) {
         while let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
             match listener.accept() {
                 Ok((stream, address)) => {
-                    self.hand_over(stream, Arrival { address, apex }, permit)
+                    self.hand_over(stream, Arrival { address, at }, permit)
                         .await
                 }
                 Err(error) if is_of_one_connection(&error) => {}

@@ -15,10 +15,12 @@ use tracing::info;
 
 use crate::access;
 use crate::config::{Apexes, Config};
+use crate::connection::Entrance;
 use crate::listener::{self, Receiver};
 use crate::live::{self, Seat, TableHandle};
 use crate::metrics;
 use crate::report::Report;
+use crate::tls::Certificates;
 use crate::worker::{self, Accepted, Common, Local, Stage};
 
 /// Why a proxy cannot start, or has failed.
@@ -61,6 +63,7 @@ pub struct Proxy {
     registry: Registry,
     instance: String,
     addresses: Vec<SocketAddr>,
+    certificates: Certificates,
     config: Arc<Config>,
     stage: watch::Sender<Stage>,
     drain_began: OnceLock<Instant>,
@@ -83,11 +86,7 @@ impl Proxy {
     /// When an address is in use or may not be bound, the access log cannot be opened, or a thread cannot be started.
     pub fn start(config: Config) -> Result<Self, Error> {
         let config = Arc::new(config);
-        let bound = bind_all(&config.listen)?;
-        let addresses: Vec<_> = bound.iter().map(|(_, address)| *address).collect();
-        let apexes = bind_apexes(&config)?;
-        let listeners = bound.into_iter().map(|(listener, _)| (listener, None));
-        let listeners = listeners.chain(apexes).collect();
+        let (listeners, addresses) = bind_all(&config)?;
         let epoch = Instant::now();
         let opened = access::open(&config.access_log, epoch)
             .map_err(|error| Error::AccessLog(Arc::new(error)))?;
@@ -97,8 +96,10 @@ impl Proxy {
         let registry = Registry::new();
         metrics::register(&registry, handle.clone()).expect("a new registry has no names yet");
         let instance = format!("{:016x}", random::<u64>());
+        let certificates = Certificates::default();
         let common = Common {
             config: Arc::clone(&config),
+            tls: certificates.server(),
             instance: HeaderValue::from_str(&instance).expect("hexadecimal digits"),
             epoch,
             access,
@@ -120,6 +121,7 @@ impl Proxy {
             registry,
             instance,
             addresses,
+            certificates,
             config,
             stage,
             drain_began: OnceLock::new(),
@@ -133,6 +135,12 @@ impl Proxy {
     #[must_use]
     pub fn handle(&self) -> TableHandle {
         self.handle.clone()
+    }
+
+    /// Publishes certificates; before that no TLS connection is taken.
+    #[must_use]
+    pub fn certificates(&self) -> Certificates {
+        self.certificates.clone()
     }
 
     /// What every worker serves and what was counted. [`TableHandle::changes`] tells when the table's part changes.
@@ -153,7 +161,7 @@ impl Proxy {
         self.addresses[0]
     }
 
-    /// Every address that is listened at but for apexes, in the configuration's order.
+    /// Every address that is listened at but for apexes, in the configuration's order, those for TLS last.
     #[must_use]
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.addresses
@@ -250,32 +258,38 @@ impl Drop for Proxy {
     }
 }
 
-fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<(std::net::TcpListener, SocketAddr)>, Error> {
-    if addresses.is_empty() {
+/// A listener, and what it is there for.
+type Listener = (std::net::TcpListener, Entrance);
+
+/// All listeners, and the addresses of those that are no apexes, plain ones first.
+fn bind_all(config: &Config) -> Result<(Vec<Listener>, Vec<SocketAddr>), Error> {
+    if config.listen.is_empty() {
         return Err(Error::NoAddress);
     }
-    let bind = |&address: &SocketAddr| {
-        let bound = listener::bind(address).and_then(|listener| {
-            let local = listener.local_addr()?;
-            Ok((listener, local))
-        });
-        bound.map_err(|source| Error::Listen {
-            address,
-            source: Arc::new(source),
-        })
-    };
-    addresses.iter().map(bind).collect()
+    let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
+    let at = |at| move |address: &SocketAddr| (*address, at);
+    let plain = config.listen.iter().map(at(Entrance::Http));
+    for (address, at) in plain.chain(config.listen_tls.iter().map(at(Entrance::Https))) {
+        let (listener, local) = bind(address)?;
+        listeners.push((listener, at));
+        addresses.push(local);
+    }
+    for address in config.apexes.iter().flat_map(Apexes::listen) {
+        let (listener, local) = bind(address)?;
+        listeners.push((listener, Entrance::Apex(local.port())));
+    }
+    Ok((listeners, addresses))
 }
 
-/// The listeners of all apex ports, each with its port.
-fn bind_apexes(config: &Config) -> Result<Vec<(std::net::TcpListener, Option<u16>)>, Error> {
-    let addresses: Vec<_> = config.apexes.iter().flat_map(Apexes::listen).collect();
-    if addresses.is_empty() {
-        return Ok(Vec::new());
-    }
-    let bound = bind_all(&addresses)?.into_iter();
-    let apexes = bound.map(|(listener, address)| (listener, Some(address.port())));
-    Ok(apexes.collect())
+fn bind(address: SocketAddr) -> Result<(std::net::TcpListener, SocketAddr), Error> {
+    let bound = listener::bind(address).and_then(|listener| {
+        let local = listener.local_addr()?;
+        Ok((listener, local))
+    });
+    bound.map_err(|source| Error::Listen {
+        address,
+        source: Arc::new(source),
+    })
 }
 
 /// Starts threads that raise an alarm when they die.
@@ -289,7 +303,7 @@ impl Starter {
         self,
         common: &Common,
         seats: Vec<Seat>,
-        listeners: Vec<(std::net::TcpListener, Option<u16>)>,
+        listeners: Vec<Listener>,
     ) -> Result<Vec<JoinHandle<()>>, Error> {
         let mut receivers = Vec::with_capacity(seats.len());
         let mut threads = Vec::with_capacity(seats.len() + 1);

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::HeaderValue;
+use rustls::ServerConfig;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -41,6 +42,8 @@ pub(crate) enum Stage {
 #[derive(Debug)]
 pub(crate) struct Local {
     pub(crate) config: Arc<Config>,
+    /// Takes TLS connections.
+    pub(crate) tls: Arc<ServerConfig>,
     /// What this process writes into requests that pass, to know them again.
     pub(crate) instance: HeaderValue,
     pub(crate) live: Rc<live::Worker>,
@@ -56,6 +59,8 @@ pub(crate) struct Local {
 #[derive(Debug, Clone)]
 pub(crate) struct Common {
     pub(crate) config: Arc<Config>,
+    /// Takes TLS connections.
+    pub(crate) tls: Arc<ServerConfig>,
     pub(crate) instance: HeaderValue,
     /// Where the clocks of all workers begin.
     pub(crate) epoch: Instant,
@@ -103,6 +108,7 @@ impl Local {
     pub(crate) fn new(common: Common, seat: Seat, seed: u64) -> Rc<Self> {
         let Common {
             config,
+            tls,
             instance,
             epoch,
             access,
@@ -115,6 +121,7 @@ impl Local {
         let stage = Cell::new(Stage::Serving);
         Rc::new(Self {
             config,
+            tls,
             instance,
             live,
             pool,

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
+use sidestep_control::routing::certificates::SecretScope;
 use sidestep_proxy::Config;
 use sidestep_proxy::config::{AccessLog, Apexes};
 
@@ -19,6 +20,8 @@ pub(crate) struct ProxySettings {
     pub(crate) proxy: Config,
     /// Where metrics, probes and the table are served.
     pub(crate) admin: SocketAddr,
+    /// The Secrets that TLS is ended with; none where no listener speaks TLS.
+    pub(crate) tls_secrets: Option<Vec<SecretScope>>,
     /// The class of the Ingresses to serve.
     pub(crate) ingress_class: String,
     /// The fleet whose Splits are served.
@@ -38,7 +41,27 @@ impl ProxySettings {
         let mut complaints = Complaints::default();
         let listen = complaints.take("--listen", address(&args.listen));
         let admin = complaints.take("--admin", address(&args.admin));
-        complain_of_shared_addresses(&mut complaints, [("--listen", listen), ("--admin", admin)]);
+        let listen_tls = complaints.take(
+            "--listen-tls",
+            optional(args.listen_tls.as_deref(), address),
+        );
+        let taken = [
+            ("--listen", listen),
+            ("--listen-tls", listen_tls.flatten()),
+            ("--admin", admin),
+        ];
+        complain_of_shared_addresses(&mut complaints, taken);
+        let secrets: Vec<_> = args
+            .tls_secrets
+            .iter()
+            .filter_map(|scope| complaints.take("--tls-secrets", secret_scope(scope)))
+            .collect();
+        if args.listen_tls.is_some() && args.tls_secrets.is_empty() {
+            complaints.add(
+                "--listen-tls",
+                "say with --tls-secrets which Secrets hold certificates",
+            );
+        }
         let ingress_class = complaints.take("--ingress-class", label(&args.ingress_class));
         let fleet = complaints.take("--fleet", label(&args.fleet));
         let fleet_namespace = complaints.take(
@@ -53,7 +76,6 @@ impl ProxySettings {
         };
         let proxy = config(&mut complaints, &flags, Config::default(), listen);
         let ports = complaints.take("--apex-ports", optional(args.apex_ports.as_deref(), ports));
-        let taken = [("--listen", listen), ("--admin", admin)];
         if let Some(Some(ports)) = &ports {
             for (flag, address) in taken {
                 if address.is_some_and(|address| ports.contains(&address.port())) {
@@ -65,7 +87,12 @@ impl ProxySettings {
             let address = listen?.ip();
             let apexes = ports?.map(|ports| Apexes { address, ports });
             Some(Self {
-                proxy: Config { apexes, ..proxy? },
+                proxy: Config {
+                    listen_tls: listen_tls?.into_iter().collect(),
+                    apexes,
+                    ..proxy?
+                },
+                tls_secrets: args.listen_tls.is_some().then_some(secrets),
                 admin: admin?,
                 ingress_class: ingress_class?,
                 fleet: fleet?,
@@ -104,6 +131,22 @@ pub(super) fn config(
     Some(proxy)
 }
 
+/// `*`, `NAMESPACE` or `NAMESPACE/NAME`.
+fn secret_scope(text: &str) -> Result<SecretScope, String> {
+    if text == "*" {
+        return Ok(SecretScope::All);
+    }
+    let Some((namespace, name)) = text.split_once('/') else {
+        return label(text).map(SecretScope::Namespace);
+    };
+    // A Secret's name is a DNS subdomain: labels with dots between them.
+    name.split('.').try_for_each(|part| label(part).map(drop))?;
+    Ok(SecretScope::Named {
+        namespace: label(namespace)?,
+        name: name.to_owned(),
+    })
+}
+
 /// `FIRST-LAST`.
 fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
     let complaint = || format!("`{text}` is no range of ports such as 10000-10511");
@@ -129,5 +172,64 @@ fn access_log(path: &Path) -> Result<AccessLog, String> {
     match path == Path::new("-") {
         true => Ok(AccessLog::Stdout),
         false => writable_file(path).map(AccessLog::File),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: ProxyArgs,
+    }
+
+    fn settings(line: &str) -> Result<ProxySettings, Complaints> {
+        let words = std::iter::once("proxy").chain(line.split_whitespace());
+        ProxySettings::new(&Line::try_parse_from(words).unwrap().args)
+    }
+
+    fn said(line: &str) -> String {
+        settings(line).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn without_flags_it_serves_ingresses_over_plain_http() {
+        let found = settings("").unwrap();
+        assert_eq!(found.proxy.listen, [SocketAddr::from(([0, 0, 0, 0], 8000))]);
+        assert!(found.proxy.listen_tls.is_empty());
+        assert_eq!((found.proxy.apexes, found.tls_secrets), (None, None));
+        assert_eq!(found.ingress_class, "sidestep");
+    }
+
+    #[test]
+    fn secrets_are_named_by_scope() {
+        let found = settings(
+            "--listen-tls 0.0.0.0:8443 --tls-secrets * --tls-secrets shop --tls-secrets shop/a.b",
+        )
+        .unwrap();
+        let named = SecretScope::Named {
+            namespace: "shop".into(),
+            name: "a.b".into(),
+        };
+        let shop = SecretScope::Namespace("shop".into());
+        assert_eq!(found.tls_secrets, Some(vec![SecretScope::All, shop, named]));
+    }
+
+    #[test]
+    fn what_cannot_be_is_complained_of_by_flag_all_at_once() {
+        assert_eq!(
+            said("--listen 0.0.0.0:9901 --listen-tls 0.0.0.0:8443 --apex-ports 10-5"),
+            "--admin: 0.0.0.0:9901 is already that of --listen; give one of them another port\n\
+             --listen-tls: say with --tls-secrets which Secrets hold certificates\n\
+             --apex-ports: `10-5` is no range of ports such as 10000-10511"
+        );
+        assert_eq!(
+            said("--apex-ports 8000-9000"),
+            "--apex-ports: they hold the port of --listen"
+        );
     }
 }

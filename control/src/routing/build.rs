@@ -20,6 +20,7 @@ use sidestep_proxy::table::{
     Table, Target, Version,
 };
 
+use super::certificates::SecretScope;
 use super::endpoints::{Listed, Proxies, Slices};
 use super::govern::Governed;
 use super::names::ServiceNames;
@@ -76,6 +77,8 @@ pub enum Attached {
     Ingresses {
         /// The class.
         class: String,
+        /// The Secrets that TLS is ended with; `None` means that no listener speaks TLS.
+        secrets: Option<Vec<SecretScope>>,
     },
 }
 
@@ -173,7 +176,9 @@ impl<'a> Assembly<'a> {
         }
         match &self.options.attached {
             Attached::Services(names) => self.attach_services(names),
-            Attached::Ingresses { class } => self.attach_ingresses(class),
+            Attached::Ingresses { class, secrets } => {
+                self.attach_ingresses(class, secrets.is_some());
+            }
         }
         if let Some(ports) = &self.options.apexes {
             self.attach_apexes(ports);

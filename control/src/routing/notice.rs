@@ -30,6 +30,8 @@ pub enum Reason {
     Conflict,
     /// A Service that a rule or version names does not exist.
     ServiceNotFound,
+    /// A Secret that an Ingress names does not exist, or may not be read.
+    SecretNotFound,
     /// A version's Service has no port that answers for the governed one.
     PortNotFound,
     /// It lists proxies of ours as endpoints; they are left out.
@@ -45,6 +47,7 @@ impl Reason {
             Self::Invalid => "Invalid",
             Self::Conflict => "Conflict",
             Self::ServiceNotFound => "ServiceNotFound",
+            Self::SecretNotFound => "SecretNotFound",
             Self::PortNotFound => "PortNotFound",
             Self::ProxyEndpoint => "ProxyEndpoint",
             Self::Unsupported => "Unsupported",

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::Config;
 use crate::live;
+use crate::tls::Certificates;
 use crate::worker::{Common, keep_time};
 
 /// Runs a test on a runtime like a worker's, in virtual time.
@@ -25,6 +26,7 @@ fn run<F: Future<Output = ()>>(test: impl FnOnce(Rc<Local>) -> F) {
         let (_handle, mut seats) = live::open(NonZeroUsize::MIN, None, epoch);
         let common = Common {
             config: Arc::new(Config::new(Vec::new())),
+            tls: Certificates::default().server(),
             instance: HeaderValue::from_static("a1"),
             epoch,
             access: None,
@@ -50,7 +52,7 @@ fn connect(local: &Rc<Local>) -> DuplexStream {
 fn arrival(address: SocketAddr) -> Arrival {
     Arrival {
         address,
-        apex: None,
+        at: Entrance::Http,
     }
 }
 

@@ -13,7 +13,7 @@ fn head(version: Version, target: &str, fields: &[(&str, &str)]) -> request::Par
 }
 
 fn peer(trusted: bool) -> Peer {
-    Peer::new(PEER.parse().unwrap(), trusted)
+    Peer::new(PEER.parse().unwrap(), trusted, false)
 }
 
 fn instance() -> HeaderValue {

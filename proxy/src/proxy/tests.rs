@@ -7,3 +7,4 @@ mod retries;
 mod support;
 mod swaps;
 mod threads;
+mod tls;

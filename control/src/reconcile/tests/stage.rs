@@ -29,7 +29,7 @@ use crate::local::kinds::{self, Kind};
 use crate::local::workloads::Workloads;
 use crate::local::{self, Local};
 use crate::reconcile::objects::Scope;
-use crate::routing::{self, Attached, ServiceNames};
+use crate::routing::{self, Attached, Published, ServiceNames};
 
 pub(super) const NS: &str = "default";
 const SYSTEM: &str = "sidestep-system";
@@ -377,8 +377,8 @@ impl Proxy {
             own: Vec::new(),
             pick: Pick::Sequence,
         };
-        let publish = move |table| {
-            sender.send_replace(Some(Arc::new(table)));
+        let publish = move |published: Published| {
+            sender.send_replace(Some(Arc::new(published.table)));
             ready(())
         };
         tasks.spawn(routing::run(

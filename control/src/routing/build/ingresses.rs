@@ -10,16 +10,18 @@ use crate::routing::notice::Reason;
 use crate::routing::ports;
 
 impl<'a> Assembly<'a> {
-    pub(super) fn attach_ingresses(&mut self, class: &str) {
+    pub(super) fn attach_ingresses(&mut self, class: &str, ends_tls: bool) {
         let ingresses = ingress::of_class(&self.snapshot.ingresses, class);
         let mut taken = ingress::Taken::default();
         let rules = ingresses.iter().map(|i| (*i, ingress::rules(i)));
         let rest = ingresses
             .iter()
             .map(|i| (*i, ingress::rest(i).into_iter().collect()));
-        ingresses
-            .iter()
-            .for_each(|ingress| self.say_of_tls(ingress));
+        if !ends_tls {
+            ingresses
+                .iter()
+                .for_each(|ingress| self.say_of_tls(ingress));
+        }
         for (ingress, rules) in rules.chain(rest).collect::<Vec<(&'a Ingress, Vec<_>)>>() {
             let name = Name::new("Ingress", metadata_key(&ingress.metadata));
             if let Some(problem) = self.excluded.0.get(&name) {
@@ -46,7 +48,8 @@ impl<'a> Assembly<'a> {
         let tls = ingress.spec.as_ref().and_then(|spec| spec.tls.as_ref());
         if tls.is_some_and(|tls| !tls.is_empty()) {
             let name = Name::new("Ingress", metadata_key(&ingress.metadata));
-            let message = "spec.tls: proxies of this version do not end TLS; its rules are served over plain HTTP";
+            let message =
+                "spec.tls: this proxy has no --listen-tls; the rules are served over plain HTTP";
             self.say(&name, Reason::Unsupported, message.to_owned());
         }
     }

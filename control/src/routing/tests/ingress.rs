@@ -6,6 +6,7 @@ fn attached() -> Options {
     Options {
         attached: Attached::Ingresses {
             class: "sidestep".into(),
+            secrets: None,
         },
         ..options()
     }
