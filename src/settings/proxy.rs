@@ -39,29 +39,8 @@ impl ProxySettings {
     /// Every complaint, not only the first.
     pub(crate) fn new(args: &ProxyArgs) -> Result<Self, Complaints> {
         let mut complaints = Complaints::default();
-        let listen = complaints.take("--listen", address(&args.listen));
-        let admin = complaints.take("--admin", address(&args.admin));
-        let listen_tls = complaints.take(
-            "--listen-tls",
-            optional(args.listen_tls.as_deref(), address),
-        );
-        let taken = [
-            ("--listen", listen),
-            ("--listen-tls", listen_tls.flatten()),
-            ("--admin", admin),
-        ];
-        complain_of_shared_addresses(&mut complaints, taken);
-        let secrets: Vec<_> = args
-            .tls_secrets
-            .iter()
-            .filter_map(|scope| complaints.take("--tls-secrets", secret_scope(scope)))
-            .collect();
-        if args.listen_tls.is_some() && args.tls_secrets.is_empty() {
-            complaints.add(
-                "--listen-tls",
-                "say with --tls-secrets which Secrets hold certificates",
-            );
-        }
+        let (admin, proxy) = addresses(&mut complaints, args);
+        let tls_secrets = secrets(&mut complaints, args);
         let ingress_class = complaints.take("--ingress-class", label(&args.ingress_class));
         let fleet = complaints.take("--fleet", label(&args.fleet));
         let fleet_namespace = complaints.take(
@@ -69,30 +48,10 @@ impl ProxySettings {
             optional(args.fleet_namespace.as_deref(), label),
         );
         let fleet_service = complaints.take("--fleet-service", label(&args.fleet_service));
-        let flags = Flags {
-            file: args.proxy_config.as_deref(),
-            workers: args.proxy_workers.as_deref(),
-            access_log: args.access_log.as_deref(),
-        };
-        let proxy = config(&mut complaints, &flags, Config::default(), listen);
-        let ports = complaints.take("--apex-ports", optional(args.apex_ports.as_deref(), ports));
-        if let Some(Some(ports)) = &ports {
-            for (flag, address) in taken {
-                if address.is_some_and(|address| ports.contains(&address.port())) {
-                    complaints.add("--apex-ports", format!("they hold the port of {flag}"));
-                }
-            }
-        }
         let settings = || {
-            let address = listen?.ip();
-            let apexes = ports?.map(|ports| Apexes { address, ports });
             Some(Self {
-                proxy: Config {
-                    listen_tls: listen_tls?.into_iter().collect(),
-                    apexes,
-                    ..proxy?
-                },
-                tls_secrets: args.listen_tls.is_some().then_some(secrets),
+                proxy: proxy?,
+                tls_secrets,
                 admin: admin?,
                 ingress_class: ingress_class?,
                 fleet: fleet?,
@@ -102,6 +61,62 @@ impl ProxySettings {
         };
         complaints.or(settings())
     }
+}
+
+/// Where metrics and probes are served, and the proxy with all its listeners.
+fn addresses(
+    complaints: &mut Complaints,
+    args: &ProxyArgs,
+) -> (Option<SocketAddr>, Option<Config>) {
+    let listen = complaints.take("--listen", address(&args.listen));
+    let admin = complaints.take("--admin", address(&args.admin));
+    let listen_tls = complaints.take(
+        "--listen-tls",
+        optional(args.listen_tls.as_deref(), address),
+    );
+    let taken = [
+        ("--listen", listen),
+        ("--listen-tls", listen_tls.flatten()),
+        ("--admin", admin),
+    ];
+    complain_of_shared_addresses(complaints, taken);
+    let ports = complaints.take("--apex-ports", optional(args.apex_ports.as_deref(), ports));
+    for ports in ports.iter().flatten() {
+        for (flag, address) in taken {
+            if address.is_some_and(|address| ports.contains(&address.port())) {
+                complaints.add("--apex-ports", format!("they hold the port of {flag}"));
+            }
+        }
+    }
+    let flags = Flags {
+        file: args.proxy_config.as_deref(),
+        workers: args.proxy_workers.as_deref(),
+        access_log: args.access_log.as_deref(),
+    };
+    let proxy = config(complaints, &flags, Config::default(), listen);
+    let proxy = || {
+        let address = listen?.ip();
+        Some(Config {
+            listen_tls: listen_tls?.into_iter().collect(),
+            apexes: ports?.map(|ports| Apexes { address, ports }),
+            ..proxy?
+        })
+    };
+    (admin, proxy())
+}
+
+/// The Secrets to read; none where no listener speaks TLS.
+fn secrets(complaints: &mut Complaints, args: &ProxyArgs) -> Option<Vec<SecretScope>> {
+    args.listen_tls.as_ref()?;
+    if args.tls_secrets.is_empty() {
+        complaints.add(
+            "--listen-tls",
+            "say with --tls-secrets which Secrets hold certificates",
+        );
+    }
+    let scopes = args.tls_secrets.iter();
+    let scopes = scopes.filter_map(|scope| complaints.take("--tls-secrets", secret_scope(scope)));
+    Some(scopes.collect())
 }
 
 /// What the flags of both commands say.
@@ -224,8 +239,8 @@ mod tests {
         assert_eq!(
             said("--listen 0.0.0.0:9901 --listen-tls 0.0.0.0:8443 --apex-ports 10-5"),
             "--admin: 0.0.0.0:9901 is already that of --listen; give one of them another port\n\
-             --listen-tls: say with --tls-secrets which Secrets hold certificates\n\
-             --apex-ports: `10-5` is no range of ports such as 10000-10511"
+             --apex-ports: `10-5` is no range of ports such as 10000-10511\n\
+             --listen-tls: say with --tls-secrets which Secrets hold certificates"
         );
         assert_eq!(
             said("--apex-ports 8000-9000"),
