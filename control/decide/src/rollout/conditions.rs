@@ -338,7 +338,7 @@ pub(super) fn has_timed_out(turn: &mut Turn<'_>) -> bool {
     false
 }
 
-/// Waiting for a person, an analysis or an old revision is no lack of progress.
+/// Waiting for a person, an analysis or an old revision's delay is no lack of progress.
 fn is_exempt(turn: &Turn<'_>) -> bool {
     let waits = matches!(turn.step(), Some(Step::Pause(_) | Step::Analysis(_)));
     let paused = turn
@@ -347,7 +347,7 @@ fn is_exempt(turn: &Turn<'_>) -> bool {
         .is_some_and(|condition| condition.status == "True");
     let held = matches!(turn.plan.foreign, Foreign::Live(_));
     let leaving = turn.others.iter().any(|set| {
-        (set.deadline().is_some() && set.wanted > 0)
+        (set.deadline().is_some_and(|at| at > turn.now) && set.wanted > 0)
             || (turn.routing().is_some() && turn.next.is_promoted() && set.wanted > 0)
     });
     waits || paused || held || leaving || bluegreen::is_measuring(turn)

@@ -552,3 +552,32 @@ fn a_revision_that_becomes_active_again_has_its_deadline_taken_first() {
         assert_eq!(model.phase(), "Healthy");
     }
 }
+
+#[test]
+fn a_scale_down_deadline_that_has_passed_puts_off_nothing() {
+    // Seed 4593: a canary that was aborted, taken up again while paused, and overtaken: its deadline had passed, and its Service still
+    // led to it, waiting for the pods of the next, which never came.
+    let mut model = Model::routed(2, &half()).deployed();
+    model.image("2");
+    model.run_ready();
+    model.status.abort = true;
+    model.run();
+    model.edit(|spec| {
+        spec["paused"] = json!(true);
+        spec["strategy"]["canary"]["steps"][0]["setWeight"] = json!(60);
+    });
+    model.run();
+    assert!(model.selects("web-canary", "2"));
+    model.wait(31);
+    model.run();
+    model.edit(|spec| spec["paused"] = json!(false));
+    model.image("3");
+    model.run();
+    let overtaken = model.set("2");
+    let deadline = overtaken.deadline();
+    assert!(overtaken.wanted > 0 && deadline.is_some_and(|at| at < model.now));
+    assert_eq!(model.phase(), "Progressing");
+    model.wait(700);
+    model.run();
+    assert_eq!(model.phase(), "Degraded", "{}", waits_for(&model));
+}
