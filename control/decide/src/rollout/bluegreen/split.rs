@@ -61,7 +61,7 @@ fn carrier<'a>(turn: &Turn<'a>, routing: &Routing, active: &Active<'_>) -> Optio
 
 /// The new revision has everything already, or all the pods for it. A Service may have been ahead: its selector is anybody's to edit.
 fn is_carried(turn: &Turn<'_>, routing: &Routing) -> bool {
-    turn.replicas > 0 && (is_led_to(turn, routing, turn.new) || size::is_whole(turn, turn.new))
+    is_led_to(turn, routing, turn.new) || (turn.replicas > 0 && size::is_whole(turn, turn.new))
 }
 
 /// The active rule, as it is written, leads to a revision.

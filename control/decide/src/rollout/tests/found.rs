@@ -581,3 +581,22 @@ fn a_scale_down_deadline_that_has_passed_puts_off_nothing() {
     model.run();
     assert_eq!(model.phase(), "Degraded", "{}", waits_for(&model));
 }
+
+#[test]
+fn a_service_and_the_split_lead_to_one_revision_where_nothing_is_wanted() {
+    // Scaled to 0 after the switch, the active rule went back to stable while the Service stayed; the first pods of stable then answered.
+    let (mut model, hash) = switched();
+    model.edit(|spec| spec["replicas"] = json!(0));
+    model.run();
+    assert!(model.selects("web-active", "2"), "{}", waits_for(&model));
+    assert_eq!(led(&model), hash, "{}", waits_for(&model));
+    model.edit(|spec| spec["replicas"] = json!(2));
+    model.run();
+    model.ready("2", 1);
+    model.run();
+    assert_eq!(led(&model), hash, "{}", waits_for(&model));
+    model.all_ready();
+    model.run();
+    assert!(model.selects("web-active", "2"), "{}", waits_for(&model));
+    assert_eq!(led(&model), hash, "{}", waits_for(&model));
+}

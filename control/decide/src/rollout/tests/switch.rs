@@ -462,12 +462,18 @@ fn who_has_no_pods_carries_nothing() {
 }
 
 #[test]
-fn where_nothing_is_wanted_nobody_carries_anything() {
-    // The Split falls back to stable until the new revision is whole again.
+fn where_nothing_is_wanted_nobody_is_given_anything() {
+    // A Split that is asked for then leads to stable until the new revision is whole again. One that led to it before stays.
+    let mut before = switched();
+    ask_for_proxies(&mut before);
+    before.run();
+    before.edit(|spec| spec["replicas"] = json!(0));
+    before.run();
+    assert_eq!(sent(&before), "web-active V2, web-preview V2");
     let mut model = switched();
-    ask_for_proxies(&mut model);
-    model.run();
     model.edit(|spec| spec["replicas"] = json!(0));
+    model.run();
+    ask_for_proxies(&mut model);
     model.run();
     assert!(sent(&model).starts_with("web-active V1"));
     let waiting = model.memory.waiting.as_ref().unwrap();
