@@ -84,17 +84,22 @@ async fn step(
         observed.pods = Some(observe::pods(context, scene, &selector).await?);
     }
     let decision = decide(&plan, &state, &observed, now);
-    for action in &decision.actions {
+    let tell = |done| {
+        for event in decision.told(done) {
+            context.events.tell(scene.rollout.as_ref(), event, now);
+        }
+    };
+    tell(Some(0));
+    for (done, action) in (1..).zip(&decision.actions) {
         if let Err(error) = writer.apply(action).await {
             tell_of_failure(context, scene, writer, (action, &error), now).await?;
             return Err(error);
         }
+        tell(Some(done));
     }
     write_memory(scene, writer, &decision.memory).await?;
     write_status(scene, writer, &decision).await?;
-    for event in &decision.events {
-        context.events.tell(scene.rollout.as_ref(), event, now);
-    }
+    tell(None);
     let about_routers = context.routers.look_again(&scene.rollout, now);
     Ok(decision.again.into_iter().chain(about_routers).min())
 }

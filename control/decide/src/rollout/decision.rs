@@ -24,10 +24,27 @@ pub struct Decision {
     pub status: RolloutStatus,
     /// What Argo's status has no field for.
     pub memory: Memory,
-    /// Told after the status is written.
-    pub events: Vec<Event>,
+    /// Told in order, each as soon as what it tells of is written.
+    pub events: Vec<Told>,
     /// When to look again if nothing happens before.
     pub again: Option<Timestamp>,
+}
+
+impl Decision {
+    /// What to tell when that many actions are done; none: all are, and the status is written.
+    pub fn told(&self, done: Option<usize>) -> impl Iterator<Item = &Event> {
+        let events = self.events.iter().filter(move |told| told.after == done);
+        events.map(|told| &told.event)
+    }
+}
+
+/// An Event, and when it is told: what was done is told even if a later write of the same decision fails.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The Event.
+    pub event: Event,
+    /// As many actions are done by then; none: all are, and the status is written, which it tells of.
+    pub after: Option<usize>,
 }
 
 /// One write.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::conditions::{self, Says};
-use super::decision::{Action, Decision, Event, EventKind, NewReplicaSet};
+use super::decision::{Action, Decision, Event, EventKind, NewReplicaSet, Told};
 use super::observed::{Observed, Revision};
 use super::plan::Plan;
 use super::state::State;
@@ -101,10 +101,13 @@ pub(super) fn create(plan: &Plan, was: &State, observed: &Observed, now: Timesta
         message: &message,
     };
     conditions::set(&mut next, &says, now);
-    let event = |reason, message| Event {
-        kind: EventKind::Normal,
-        reason,
-        message,
+    let event = |reason, message| Told {
+        event: Event {
+            kind: EventKind::Normal,
+            reason,
+            message,
+        },
+        after: Some(1),
     };
     Decision {
         events: vec![
@@ -203,7 +206,8 @@ pub(super) fn sync(turn: &mut Turn<'_>) {
         .filter(|(key, value)| new.annotations.get(key) != Some(value))
         .collect();
     let number = turn.number;
-    if new.number() != Some(number) {
+    let is_renumbered = new.number() != Some(number);
+    if is_renumbered {
         set.insert(labels::REVISION.to_owned(), number.to_string());
         if let Some(earlier) = new.number() {
             let history = new.annotations.get(labels::REVISION_HISTORY);
@@ -213,7 +217,6 @@ pub(super) fn sync(turn: &mut Turn<'_>) {
                 format!("{history}{earlier}"),
             );
         }
-        turn.tell("RolloutUpdated", updated_message(number));
     }
     let min_ready = turn.plan.min_ready_seconds;
     let min_ready_seconds = (new.min_ready_seconds != min_ready).then_some(min_ready);
@@ -225,6 +228,9 @@ pub(super) fn sync(turn: &mut Turn<'_>) {
             remove,
             min_ready_seconds,
         });
+    }
+    if is_renumbered {
+        turn.report("RolloutUpdated", updated_message(number));
     }
     if turn.observed.rollout.revision() != Some(number) {
         turn.act(Action::AnnotateRollout { revision: number });

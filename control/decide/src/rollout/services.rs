@@ -46,9 +46,9 @@ pub(super) fn select(turn: &mut Turn<'_>, name: &str, from: &str, set: &Revision
         "Switched selector for service '{name}' from '{from}' to '{}'",
         set.hash
     );
-    turn.tell("SwitchService", message);
     turn.act(Action::SwitchService {
         name: name.to_owned(),
         hash: set.hash.clone(),
     });
+    turn.report("SwitchService", message);
 }

@@ -28,9 +28,13 @@ pub(super) fn route(turn: &mut Turn<'_>) {
         return;
     };
     let changed = record(turn, routing, stable, &trial);
-    let wanted = split(turn, routing, stable, &trial, changed);
+    let wanted = split(turn, routing, stable, &trial, changed.is_some());
     turn.carried = wanted.needed(&turn.new.hash);
     write(turn, &wanted);
+    if let Some(details) = changed {
+        let message = format!("Traffic weight updated {details}");
+        turn.report("TrafficWeightUpdated", message);
+    }
     acknowledgement::verify(turn);
     acknowledgement::note_departures(turn, &wanted);
 }
@@ -158,8 +162,13 @@ fn written_weight(turn: &Turn<'_>) -> i32 {
     i32::try_from(weight.unwrap_or(0)).unwrap_or(i32::MAX)
 }
 
-/// Writes the weights to the status, unverified where they differ. Returns whether they do.
-fn record(turn: &mut Turn<'_>, routing: &Routing, stable: &Revision, trial: &Trial<'_>) -> bool {
+/// Writes the weights to the status, unverified where they differ. Returns what is new in them, if they do.
+fn record(
+    turn: &mut Turn<'_>,
+    routing: &Routing,
+    stable: &Revision,
+    trial: &Trial<'_>,
+) -> Option<String> {
     let weight = trial.weight;
     let destination = |set: &Revision, service: Option<&String>, weight| WeightDestination {
         pod_template_hash: Some(set.hash.clone()),
@@ -182,15 +191,11 @@ fn record(turn: &mut Turn<'_>, routing: &Routing, stable: &Revision, trial: &Tri
             }
     };
     if before.is_some_and(same) {
-        return false;
+        return None;
     }
     let details = changes(before, &weights);
-    turn.tell(
-        "TrafficWeightUpdated",
-        format!("Traffic weight updated {details}"),
-    );
     turn.next.weights = Some(weights);
-    true
+    Some(details)
 }
 
 /// What is new in weights, as Argo says it.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::decision::{Action, Decision, Event, EventKind};
+use super::decision::{Action, Decision, Event, EventKind, Told};
 use super::observed::{Observed, Revision};
 use super::plan::{Foreign, Plan, Routing, Step};
 use super::state::{Counts, PauseReason, State};
@@ -50,7 +50,7 @@ pub(super) struct Turn<'a> {
     /// Analysis runs have been looked after in this turn.
     pub(super) analysed: bool,
     actions: Vec<Action>,
-    events: Vec<Event>,
+    events: Vec<Told>,
     waiting: Option<Waiting>,
     aftermath: Option<Waiting>,
     again: Option<Timestamp>,
@@ -197,22 +197,35 @@ impl<'a> Turn<'a> {
         !self.actions.is_empty()
     }
 
-    /// Tells people.
-    pub(super) fn tell(&mut self, reason: &'static str, message: String) {
-        self.events.push(Event {
-            kind: EventKind::Normal,
-            reason,
-            message,
-        });
+    /// Tells people of what has been done so far, as soon as it is.
+    pub(super) fn report(&mut self, reason: &'static str, message: String) {
+        let done = Some(self.actions.len());
+        self.push_event(EventKind::Normal, reason, message, done);
     }
 
-    /// Warns people.
+    /// Tells people of what the status says.
+    pub(super) fn tell(&mut self, reason: &'static str, message: String) {
+        self.push_event(EventKind::Normal, reason, message, None);
+    }
+
+    /// Warns people of what the status says.
     pub(super) fn warn(&mut self, reason: &'static str, message: String) {
-        self.events.push(Event {
-            kind: EventKind::Warning,
+        self.push_event(EventKind::Warning, reason, message, None);
+    }
+
+    fn push_event(
+        &mut self,
+        kind: EventKind,
+        reason: &'static str,
+        message: String,
+        after: Option<usize>,
+    ) {
+        let event = Event {
+            kind,
             reason,
             message,
-        });
+        };
+        self.events.push(Told { event, after });
     }
 
     /// Names what the rollout waits for; the first named is the one that is shown.
@@ -279,7 +292,6 @@ impl<'a> Turn<'a> {
                     true => self.number,
                     false => set.number().unwrap_or(0),
                 };
-                self.tell("ScalingReplicaSet", scaling_message(set, number, to));
                 self.act(Action::ScaleReplicaSet {
                     name,
                     from: set.wanted,
@@ -287,6 +299,7 @@ impl<'a> Turn<'a> {
                     set: note,
                     remove,
                 });
+                self.report("ScalingReplicaSet", scaling_message(set, number, to));
             }
         }
         true

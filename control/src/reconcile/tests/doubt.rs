@@ -1,11 +1,13 @@
-//! The API server does what it is asked, and its answer is lost on the way.
+//! The API server does what it is asked, and its answer is lost on the way; or it refuses one write in the middle of a decision.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Body;
 use futures::StreamExt;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use kube::Client;
+use serde_json::json;
 use tokio::sync::watch;
 
 use super::stage::{Seen, Stage, rollout};
@@ -139,4 +141,59 @@ fn numbers_at_first(changes: &mut Subscription) -> Vec<String> {
         annotations[labels::REVISION].as_str().unwrap().to_owned()
     };
     made.map(number).collect()
+}
+
+/// A way to the API server on which the first status of the Rollout after a new ReplicaSet meets a conflict.
+fn conflicting(inner: &Client) -> Client {
+    let [made, refused] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+    let inner = inner.clone();
+    let service = tower::service_fn(move |request: Request<kube::client::Body>| {
+        let path = request.uri().path();
+        if *request.method() == Method::POST && path.ends_with("/replicasets") {
+            made.store(true, Ordering::Relaxed);
+        }
+        let is_status = path.ends_with("/rollouts/web/status") && made.load(Ordering::Relaxed);
+        let refuses = is_status && !refused.swap(true, Ordering::Relaxed);
+        let inner = inner.clone();
+        async move {
+            match refuses {
+                true => Ok(conflict()),
+                false => inner
+                    .send(request)
+                    .await
+                    .map(|answer| answer.map(Body::new))
+                    .map_err(|_| Lost),
+            }
+        }
+    });
+    Client::new(service, "default")
+}
+
+fn conflict() -> Response<Body> {
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 409, "reason": "Conflict",
+        "message": "the object has been modified",
+    });
+    let mut response = Response::new(Body::from(status.to_string()));
+    *response.status_mut() = StatusCode::CONFLICT;
+    response
+}
+
+/// Nothing of it was told: the next decision found the ReplicaSet there, and had nothing to tell.
+#[tokio::test]
+async fn what_was_done_is_told_though_the_status_is_refused() {
+    let mut stage = Stage::new().await;
+    stage.create_services(&["web", "web-canary"]);
+    stage.create(&kinds::ROLLOUT, rollout("web", "blue", &steps()));
+    stage.until("web", |seen| seen.phase() == "Healthy").await;
+    stage.stop_controller().await;
+    stage.start_controller_with(conflicting(&stage.local.client().unwrap()));
+    stage.set_image("web", "yellow");
+    let paused = stage.until("web", |seen| seen.phase() == "Paused").await;
+    let made = format!("Created ReplicaSet web-{} (revision 2)", paused.current());
+    stage
+        .until_told("RolloutUpdated", "Rollout updated to revision 2")
+        .await;
+    stage.until_told("NewReplicaSetCreated", &made).await;
+    stage.close().await;
 }

@@ -195,6 +195,20 @@ impl Stage {
         }
     }
 
+    /// Waits until an Event has been told.
+    pub(super) async fn until_told(&self, reason: &str, message: &str) {
+        let mut changes = self.local.store.subscribe(self.local.store.version());
+        let is_it = |event: &Arc<Value>| event["reason"] == reason && event["message"] == message;
+        let waiting = async {
+            while !self.list(&kinds::EVENT).iter().any(is_it) {
+                changes.stirred().await;
+                changes.ready().unwrap();
+            }
+        };
+        let told = tokio::time::timeout(LIMIT, waiting).await;
+        assert!(told.is_ok(), "nobody tells: {reason}: {message}");
+    }
+
     /// Waits until what is to be seen is as expected; looks whenever something is written or a table is taken up.
     pub(super) async fn until(&mut self, name: &str, expected: impl Fn(&Seen) -> bool) -> Seen {
         let mut changes = self.local.store.subscribe(self.local.store.version());

@@ -16,7 +16,7 @@ use super::world::{Due, Kind, World};
 use super::{Broken, Scene, Tamper, switches};
 use crate::api::rollout::{Rollout, RolloutStatus};
 use crate::api::split::Memory;
-use crate::rollout::decision::{Action, Decision, Event};
+use crate::rollout::decision::{Action, Decision, Event, Told};
 use crate::rollout::memory::recall;
 use crate::rollout::observed::{Observed, Pod, Revision};
 use crate::rollout::plan::{self, Invalid, plan};
@@ -52,8 +52,10 @@ pub(super) struct Controller {
     writes: VecDeque<Write>,
     /// How long after the writes it looks again by itself, in milliseconds.
     again: Option<i64>,
-    /// What it tells when they are done.
-    to_tell: Vec<Event>,
+    /// What it tells as they are done.
+    to_tell: Vec<Told>,
+    /// Actions of the decision that are done.
+    done: usize,
     /// What it has told.
     pub(super) told: Vec<Event>,
     failures: u32,
@@ -87,6 +89,7 @@ impl Controller {
             writes: VecDeque::new(),
             again: None,
             to_tell: Vec::new(),
+            done: 0,
             told: Vec::new(),
             failures: 0,
             looks: 0,
@@ -315,7 +318,8 @@ impl Controller {
             let wait = again.duration_since(now).as_millis();
             i64::try_from(wait).unwrap_or(i64::MAX).clamp(1, LONGEST)
         });
-        self.to_tell = decision.events;
+        (self.to_tell, self.done) = (decision.events, 0);
+        self.tell(Some(0));
         self.writes
             .extend(decision.actions.into_iter().map(Write::Action));
         if news {
@@ -340,10 +344,16 @@ impl Controller {
         world.after(delay, Due::Write);
     }
 
+    /// Tells what is due when that many actions are done, or with the status.
+    fn tell(&mut self, done: Option<usize>) {
+        let events = self.to_tell.extract_if(.., |told| told.after == done);
+        self.told.extend(events.map(|told| told.event));
+    }
+
     /// Waits for the next look.
     fn rest(&mut self, world: &mut World) {
         self.failures = 0;
-        self.told.append(&mut self.to_tell);
+        self.tell(None);
         if let Some(wait) = self.again {
             self.wake(world, wait);
         }
@@ -373,8 +383,12 @@ impl Controller {
                 self.must_see[kind.index()] = world.version;
             }
         }
+        let is_action = matches!(write, Write::Action(_));
         if !is_known {
             self.doubt = Some(write);
+        } else if is_action && result.is_ok() {
+            self.done += 1;
+            self.tell(Some(self.done));
         }
         match (result, trouble) {
             (Ok(_), Some(Trouble::DiesAfter)) => self.die(world),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::api::labels;
 use crate::api::rollout::{Rollout, RolloutStatus};
 use crate::api::split::Memory;
-use crate::rollout::decision::{Action, Decision};
+use crate::rollout::decision::{Action, Decision, Event};
 use crate::rollout::observed::{
     Experimental, Fleet, Metadata, Observed, Pod, Revision, Run, RunPhase, Service, WrittenSplit,
 };
@@ -268,8 +268,10 @@ impl Model {
 
     /// Writes only the first actions of a decision, as a controller does that dies.
     pub(crate) fn apply(&mut self, decision: Decision, count: usize) {
-        for action in decision.actions.into_iter().take(count) {
-            self.act(action);
+        self.tell(&decision, Some(0));
+        for (done, action) in (1..).zip(decision.actions.iter().take(count)) {
+            self.act(action.clone());
+            self.tell(&decision, Some(done));
         }
     }
 
@@ -279,11 +281,13 @@ impl Model {
         self.status = serde_json::from_value(status).unwrap();
         let memory = serde_json::to_value(&decision.memory).unwrap();
         self.memory = serde_json::from_value(memory).unwrap();
-        let events = decision.events.into_iter();
-        self.events.extend(
-            events
-                .map(|event| format!("{} {}: {}", event.kind.word(), event.reason, event.message)),
-        );
+        self.tell(&decision, None);
+    }
+
+    fn tell(&mut self, decision: &Decision, done: Option<usize>) {
+        let print =
+            |event: &Event| format!("{} {}: {}", event.kind.word(), event.reason, event.message);
+        self.events.extend(decision.told(done).map(print));
     }
 
     /// ReplicaSets create and delete pods; proxies take up what is written, if they are prompt.

@@ -61,3 +61,36 @@ fn an_analysis_that_cannot_be_begun_is_waited_for() {
     let warned = |event: &String| event.starts_with("Warning ReconciliationError: ");
     assert!(told.iter().any(warned), "{told:?}");
 }
+
+#[test]
+fn what_was_done_is_told_though_a_later_write_fails() {
+    // Argo tells each event at its act. What the status says is told with it.
+    let mut model = Model::routed(2, &pause_at(&[50])).deployed();
+    let reasons = |model: &mut Model| {
+        let events = model.take_events();
+        let reason = |event: &String| event.split([' ', ':']).nth(1).map(str::to_owned);
+        events.iter().filter_map(reason).collect::<Vec<_>>()
+    };
+    model.take_events();
+    model.image("2");
+    model.apply(model.decide(), 0);
+    assert!(reasons(&mut model).is_empty());
+    model.apply(model.decide(), 1);
+    assert_eq!(
+        reasons(&mut model),
+        ["RolloutUpdated", "NewReplicaSetCreated"]
+    );
+    model.run();
+    model.take_events();
+    model.all_ready();
+    let decision = model.decide();
+    let count = decision.actions.len();
+    model.apply(decision, count);
+    assert_eq!(
+        reasons(&mut model),
+        ["SwitchService", "TrafficWeightUpdated"]
+    );
+    model.turn();
+    model.run();
+    assert!(reasons(&mut model).contains(&"RolloutStepCompleted".to_owned()));
+}
