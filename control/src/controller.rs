@@ -82,6 +82,7 @@ impl Controller {
         let context = Arc::new(Context::new(
             client,
             objects,
+            config.scope.instance.clone(),
             fleet,
             events,
             Routers::new(config.foreign_routers),

@@ -25,7 +25,7 @@ use jiff::Timestamp;
 use kube::Client;
 
 use self::events::Events;
-use self::objects::{Key, Name, Objects};
+use self::objects::{Instance, Key, Name, Objects};
 use self::routers::Routers;
 use self::writes::Writes;
 use crate::api::Rollout;
@@ -53,6 +53,8 @@ pub struct Context {
     pub client: Client,
     /// What is.
     pub objects: Objects,
+    /// Which of it is ours to look after.
+    pub instance: Instance,
     /// The proxies.
     pub fleet: Fleet,
     /// Where Events go.
@@ -118,6 +120,7 @@ impl Context {
     pub fn new(
         client: Client,
         objects: Objects,
+        instance: Instance,
         fleet: Fleet,
         events: Events,
         routers: Routers,
@@ -126,6 +129,7 @@ impl Context {
         Self {
             client,
             objects,
+            instance,
             fleet,
             events,
             providers: Providers {

@@ -70,6 +70,17 @@ pub enum Instance {
 }
 
 impl Instance {
+    /// Whether an object with these labels is ours.
+    pub fn is_own(&self, metadata: &ObjectMeta) -> bool {
+        let labels = metadata.labels.as_ref();
+        let id = labels.and_then(|labels| labels.get(labels::INSTANCE_ID));
+        match self {
+            Self::Any => true,
+            Self::Unlabelled => id.is_none(),
+            Self::Named(own) => id == Some(own),
+        }
+    }
+
     fn watched(&self) -> watcher::Config {
         let config = watcher::Config::default();
         match self {

@@ -11,6 +11,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use tracing::warn;
 
+use super::objects::rollout_of;
 use super::observe::raw;
 use super::status::difference;
 use super::{Context, Error};
@@ -22,7 +23,7 @@ use crate::routing::notice::{Notice, Reason, on_splits};
 use crate::routing::split::{ReadSplit, read};
 use crate::wire::Collection;
 
-/// Writes the conditions of all Splits of a namespace that have changed.
+/// Writes the conditions of our Splits of a namespace that have changed.
 ///
 /// # Errors
 ///
@@ -35,7 +36,7 @@ pub async fn reconcile(
     let splits = context.objects.splits.list(namespace);
     let notices = notices(context, &splits);
     let mut first_error = None;
-    for split in &splits {
+    for split in splits.iter().filter(|split| is_own(context, split)) {
         let about: Vec<&Notice> = notices
             .iter()
             .filter(|notice| notice.name == split.name_any())
@@ -45,6 +46,17 @@ pub async fn reconcile(
         }
     }
     first_error.map_or(Ok(None), Err)
+}
+
+/// Whether a Split is ours to speak of. Another controller may have another fleet, and would contradict us without end: a Rollout's Split
+/// belongs to whoever looks after the Rollout, one without a Rollout to the instance that its label names.
+fn is_own(context: &Context, split: &Split) -> bool {
+    let Some(owner) = rollout_of(&split.metadata) else {
+        return context.instance.is_own(&split.metadata);
+    };
+    let namespace = split.metadata.namespace.as_deref().unwrap_or_default();
+    let rollout = context.objects.rollouts.get(namespace, &owner.name);
+    rollout.is_some_and(|rollout| rollout.metadata.uid.as_ref() == Some(&owner.uid))
 }
 
 /// What is to be said of Splits; those of different fleets do not stand in each other's way.
