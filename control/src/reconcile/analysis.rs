@@ -157,7 +157,8 @@ fn masked(values: &Values, measurement: Measurement) -> Measurement {
     }
 }
 
-/// The arguments' values, Secrets looked up; an argument that has none ends the run, an API server that is silent does not.
+/// The arguments' values, Secrets looked up; an argument that has none ends the run, and so does one whose Secret we may not read, which
+/// only an edit of our roles can change. An API server that is silent does not.
 async fn values(
     context: &Context,
     run: &AnalysisRun,
@@ -167,10 +168,14 @@ async fn values(
     let mut secrets: BTreeMap<String, Option<Secret>> = BTreeMap::new();
     for reference in run.spec.args.iter().filter_map(secret_of) {
         if !secrets.contains_key(&reference.name) {
-            let found = api.get_opt(&reference.name).await;
-            let found = found.map_err(|source| {
-                Error::api(format!("reading Secret {}", reference.name), source)
-            })?;
+            let found = match api.get_opt(&reference.name).await {
+                Err(kube::Error::Api(status)) if status.code == 403 => {
+                    return Ok(Err(args::Error::Secret(status.message.clone())));
+                }
+                found => found.map_err(|source| {
+                    Error::api(format!("reading Secret {}", reference.name), source)
+                })?,
+            };
             secrets.insert(reference.name.clone(), found);
         }
     }

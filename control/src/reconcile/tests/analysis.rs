@@ -4,8 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
+use axum::body::Body;
 use axum::http::HeaderMap;
 use axum::routing::get;
+use http::{Request, Response};
+use kube::Client;
+use kube::core::Status;
 use serde_json::{Value, json};
 
 use super::stage::{NS, Stage, rollout};
@@ -81,6 +85,47 @@ async fn a_run_by_hand_asks_with_its_secret_and_writes_none_of_it() {
     let value = &status["metricResults"][0]["measurements"][0]["value"];
     assert_eq!(value, "{\"echo\":\"********\",\"healthy\":true}");
     assert!(!status.to_string().contains("hunter2"));
+    stage.close().await;
+}
+
+/// A way to the API server on which nobody may read Secrets.
+fn without_secrets(inner: Client) -> Client {
+    let service = tower::service_fn(move |request: Request<kube::client::Body>| {
+        let inner = inner.clone();
+        async move {
+            if request.uri().path().contains("/secrets/") {
+                let status = Status::failure("secrets \"web\" is forbidden", "Forbidden");
+                let body = json!(status.with_code(403)).to_string();
+                let response = Response::builder().status(403);
+                return Ok(response.body(Body::from(body)).unwrap());
+            }
+            inner
+                .send(request)
+                .await
+                .map(|answer| answer.map(Body::new))
+        }
+    });
+    Client::new(service, NS)
+}
+
+#[tokio::test]
+async fn a_run_whose_secret_may_not_be_read_says_so_and_ends() {
+    let mut stage = Stage::new().await;
+    stage.stop_controller().await;
+    stage.start_controller_with(without_secrets(stage.local.client().unwrap()));
+    let token =
+        json!({"name": "token", "valueFrom": {"secretKeyRef": {"name": "web", "key": "token"}}});
+    let metric = json!({"name": "m", "provider": {"web": {"url": "http://127.0.0.1:1/"}}});
+    stage.create(
+        &kinds::ANALYSIS_RUN,
+        json!({"metadata": {"name": "shut"}, "spec": {"metrics": [metric], "args": [token]}}),
+    );
+    let status = over(&mut stage, "shut").await["status"].clone();
+    let said = json!("Unable to resolve metric arguments: secrets \"web\" is forbidden");
+    assert_eq!(
+        (&status["phase"], &status["message"]),
+        (&json!("Error"), &said)
+    );
     stage.close().await;
 }
 
