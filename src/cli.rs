@@ -252,6 +252,9 @@ pub(crate) struct ProxyArgs {
     /// Ports that each stand for one port of a Service without a selector, for callers inside the cluster; none without this flag
     #[arg(long, value_name = "FIRST-LAST")]
     pub(crate) apex_ports: Option<String>,
+    /// Serve one namespace only: that of -n, else of the kubeconfig or the pod
+    #[arg(long)]
+    pub(crate) namespaced: bool,
     /// Class of the Ingresses to serve
     #[arg(long, value_name = "CLASS", default_value = "sidestep")]
     pub(crate) ingress_class: String,

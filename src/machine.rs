@@ -216,6 +216,7 @@ fn local_config(settings: &Settings) -> local::Config {
 
 fn routing_options(settings: &Settings, own: &[SocketAddr]) -> routing::Options {
     routing::Options {
+        namespace: None,
         fleet: membership::FLEET.to_owned(),
         fleet_service: (
             membership::NAMESPACE.to_owned(),

@@ -59,11 +59,12 @@ pub(crate) async fn run(settings: ProxySettings, connection: Connection) -> anyh
 }
 
 fn options(settings: &ProxySettings, session: &Session, proxy: &Proxy) -> routing::Options {
-    let namespace = settings.fleet_namespace.clone();
-    let namespace = namespace.unwrap_or_else(|| session.namespace.clone());
+    let fleet_namespace = settings.fleet_namespace.clone();
+    let fleet_namespace = fleet_namespace.unwrap_or_else(|| session.namespace.clone());
     routing::Options {
+        namespace: settings.namespaced.then(|| session.namespace.clone()),
         fleet: settings.fleet.clone(),
-        fleet_service: (namespace, settings.fleet_service.clone()),
+        fleet_service: (fleet_namespace, settings.fleet_service.clone()),
         attached: Attached::Ingresses {
             class: settings.ingress_class.clone(),
             secrets: settings.tls_secrets.clone(),

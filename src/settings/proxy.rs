@@ -22,6 +22,8 @@ pub(crate) struct ProxySettings {
     pub(crate) admin: SocketAddr,
     /// The Secrets that TLS is ended with; none where no listener speaks TLS.
     pub(crate) tls_secrets: Option<Vec<SecretScope>>,
+    /// Serve the namespace of the session only.
+    pub(crate) namespaced: bool,
     /// The class of the Ingresses to serve.
     pub(crate) ingress_class: String,
     /// The fleet whose Splits are served.
@@ -53,6 +55,7 @@ impl ProxySettings {
                 proxy: proxy?,
                 tls_secrets,
                 admin: admin?,
+                namespaced: args.namespaced,
                 ingress_class: ingress_class?,
                 fleet: fleet?,
                 fleet_namespace: fleet_namespace?,

@@ -54,6 +54,8 @@ pub struct Snapshot {
 /// How the table is to be built. Already valid.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// The one namespace that is read; none means all.
+    pub namespace: Option<String>,
     /// The fleet this proxy belongs to: Splits of others are none of its business.
     pub fleet: String,
     /// Namespace and name of the headless Service that lists the proxies.

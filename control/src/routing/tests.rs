@@ -13,6 +13,7 @@ use crate::api::labels;
 
 fn options() -> Options {
     Options {
+        namespace: None,
         fleet: "default".into(),
         fleet_service: ("sidestep-system".into(), "sidestep-proxy".into()),
         attached: Attached::Services(names(None)),

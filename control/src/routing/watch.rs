@@ -65,13 +65,14 @@ where
             tokio::time::sleep(GATHER).await;
         }
     };
+    let namespace = options.namespace.as_deref();
     tokio::select! {
         () = cancel.cancelled() => {}
         () = publishing => {}
-        () = feed(sources.services.clone(), Collection::all(&client), Config::default()) => {}
-        () = feed(sources.slices.clone(), Collection::all(&client), Config::default()) => {}
-        () = feed(sources.splits.clone(), Collection::all(&client), Config::default()) => {}
-        () = sources.feed_ingresses(&client, &options.attached) => {}
+        () = feed(sources.services.clone(), Collection::scoped(&client, namespace), Config::default()) => {}
+        () = feed(sources.slices.clone(), Collection::scoped(&client, namespace), Config::default()) => {}
+        () = feed(sources.splits.clone(), Collection::scoped(&client, namespace), Config::default()) => {}
+        () = sources.feed_ingresses(&client, &options) => {}
         () = sources.feed_secrets(&client) => {}
     }
 }
@@ -165,11 +166,13 @@ impl Sources {
     }
 
     /// Ingresses are read only where they are served.
-    async fn feed_ingresses(&self, client: &Client, attached: &Attached) {
-        match attached {
+    async fn feed_ingresses(&self, client: &Client, options: &Options) {
+        match options.attached {
             Attached::Ingresses { .. } => {
                 let ingresses = self.ingresses.clone();
-                feed(ingresses, Collection::all(client), Config::default()).await;
+                let namespace = options.namespace.as_deref();
+                let collection = Collection::scoped(client, namespace);
+                feed(ingresses, collection, Config::default()).await;
             }
             Attached::Services(_) => {
                 self.ingresses.leave_empty();

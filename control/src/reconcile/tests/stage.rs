@@ -380,6 +380,7 @@ impl Proxy {
         let cancel = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let options = routing::Options {
+            namespace: None,
             fleet: "default".into(),
             fleet_service: (SYSTEM.into(), "sidestep-proxy".into()),
             attached: Attached::Services(ServiceNames {
