@@ -4,11 +4,15 @@
 #[cfg(test)]
 mod bluegreen;
 #[cfg(test)]
+mod chart;
+#[cfg(test)]
 mod controller;
 #[cfg(test)]
 mod kubelet;
 #[cfg(test)]
 mod releases;
+#[cfg(test)]
+mod rights;
 #[cfg(test)]
 #[path = "support"]
 mod support {

@@ -30,11 +30,11 @@ fn rollout(steps: &Value) -> Value {
     })
 }
 
-fn phase(rollout: &Rollout) -> Option<&str> {
+pub(crate) fn phase(rollout: &Rollout) -> Option<&str> {
     rollout.status.as_ref()?.phase.as_deref()
 }
 
-async fn until_healthy(world: &World) -> Rollout {
+pub(crate) async fn until_healthy(world: &World) -> Rollout {
     let healthy = |rollout: &Rollout| {
         let generation = rollout
             .metadata
@@ -49,7 +49,7 @@ async fn until_healthy(world: &World) -> Rollout {
     world.eventually("web", "is healthy", healthy).await
 }
 
-async fn until_paused_at(world: &World, step: i32) -> Rollout {
+pub(crate) async fn until_paused_at(world: &World, step: i32) -> Rollout {
     let paused = |rollout: &Rollout| {
         let status = rollout.status.as_ref();
         phase(rollout) == Some("Paused")
@@ -187,7 +187,7 @@ async fn scaling_goes_through_the_scale_subresource() {
     controller.stop(&world).await;
 }
 
-fn service(name: &str) -> Value {
+pub(crate) fn service(name: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
         "spec": {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]},
@@ -370,7 +370,7 @@ async fn a_canary_behind_proxies_gets_the_share_that_each_of_them_has_acknowledg
 }
 
 /// The share of a colour among a hundred requests of one client to one proxy, which spreads them evenly.
-async fn percent(proxy: &SocketAddr, color: &str) -> usize {
+pub(crate) async fn percent(proxy: &SocketAddr, color: &str) -> usize {
     let client = reqwest::Client::new();
     let mut found = 0;
     for _ in 0..100 {

@@ -5,6 +5,8 @@ mod bluegreen;
 #[cfg(test)]
 mod commands;
 #[cfg(test)]
+mod crds;
+#[cfg(test)]
 mod demo;
 #[cfg(test)]
 mod journeys;

@@ -9,6 +9,8 @@
 //! | [`audit`] | what a service account has asked of the API server |
 //! | [`role`] | the program under test as a pod |
 //! | [`terminal`] | verbs and requests, as tests of the embedded cluster have them |
+//! | [`helm`] | Helm itself, and the chart |
+//! | [`images`] | the program under test as an image |
 //! | [`kubelet`] | the cluster as `sidestep_control::local::pods` needs it, which runs the pods |
 //!
 //! [`World`] is to the real cluster what `machine::Machine` is to the embedded one, and [`terminal::Terminal`] what
@@ -18,6 +20,8 @@ mod accounts;
 pub(crate) mod audit;
 mod control_plane;
 mod enclave;
+pub(crate) mod helm;
+mod images;
 mod kubelet;
 mod nodes;
 pub(crate) mod role;
@@ -25,12 +29,12 @@ pub(crate) mod terminal;
 
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::sync::Arc;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
-use kube::api::{ApiResource, DynamicObject, ObjectMeta, PostParams};
+use kube::api::{ApiResource, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::core::{GroupVersionKind, TypeMeta};
 use kube::runtime::wait::await_condition;
 use kube::{Api, Client, Resource, ResourceExt as _};
@@ -53,6 +57,13 @@ use self::audit::Request;
 use self::control_plane::ControlPlane;
 use self::kubelet::Remote;
 use crate::support::session::DEADLINE;
+
+/// Kinds that live in no namespace, beside those that say so.
+const IN_NO_NAMESPACE: [&str; 3] = [
+    "CustomResourceDefinition",
+    "IngressClass",
+    "ValidatingWebhookConfiguration",
+];
 
 /// The program under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_sidestep");
@@ -112,12 +123,16 @@ impl World {
     }
 
     fn of_type(&self, types: &TypeMeta) -> Api<DynamicObject> {
+        self.of_type_in(types, &self.namespace)
+    }
+
+    fn of_type_in(&self, types: &TypeMeta, namespace: &str) -> Api<DynamicObject> {
         let kind = GroupVersionKind::try_from(types).unwrap();
         let resource = ApiResource::from_gvk(&kind);
-        if kind.kind.starts_with("Cluster") {
+        if kind.kind.starts_with("Cluster") || IN_NO_NAMESPACE.contains(&kind.kind.as_str()) {
             return Api::all_with(self.client.clone(), &resource);
         }
-        Api::namespaced_with(self.client.clone(), &self.namespace, &resource)
+        Api::namespaced_with(self.client.clone(), namespace, &resource)
     }
 
     /// Writes a kubeconfig whose namespace is the test's, for whoever may do everything.
@@ -132,6 +147,12 @@ impl World {
 
     /// Runs one of the everyday verbs in the test's namespace, which must succeed.
     pub(crate) async fn verb(&self, line: &str) {
+        let answer = self.try_verb(line).await;
+        assert!(answer.status.success(), "{line}: {answer:?}");
+    }
+
+    /// Runs one of the everyday verbs in the test's namespace.
+    pub(crate) async fn try_verb(&self, line: &str) -> Output {
         let mut command = Command::new(PROGRAM);
         command
             .args(line.split(' '))
@@ -139,8 +160,22 @@ impl World {
             .arg(self.cluster.control_plane.kubeconfig())
             .stdin(Stdio::null());
         let answer = timeout(DEADLINE, command.output()).await;
-        let answer = answer.expect("it ends").unwrap();
-        assert!(answer.status.success(), "{line}: {answer:?}");
+        answer.expect("it ends").unwrap()
+    }
+
+    /// Asks the API server whether it would take an object, every field of it, whatever its kind.
+    pub(crate) async fn would_take(&self, object: &Value) -> kube::Result<()> {
+        let object: DynamicObject = serde_json::from_value(object.clone()).unwrap();
+        let types = object.types.clone().expect("apiVersion and kind");
+        let namespace = object.metadata.namespace.as_deref();
+        let api = self.of_type_in(&types, namespace.unwrap_or(&self.namespace));
+        let how = PatchParams {
+            dry_run: true,
+            ..PatchParams::apply("helm").force().validation_strict()
+        };
+        let name = object.name_any();
+        api.patch(&name, &how, &Patch::Apply(&object)).await?;
+        Ok(())
     }
 
     /// Everything that a service account of the test's namespace has asked of the API server.

@@ -28,9 +28,11 @@ struct User {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 struct Target {
+    api_group: String,
     resource: String,
+    subresource: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -49,6 +51,23 @@ impl Request {
         )
     }
 
+    /// The right that it took, as [`right`] writes it; none if it was about no object.
+    pub(crate) fn right(&self) -> Option<String> {
+        let Target {
+            api_group,
+            resource,
+            subresource,
+        } = &self.object_ref;
+        let slash = if subresource.is_empty() { "" } else { "/" };
+        let resource = format!("{resource}{slash}{subresource}");
+        (!self.object_ref.resource.is_empty()).then(|| right(&self.verb, api_group, &resource))
+    }
+
+    /// Whether it was forbidden.
+    pub(crate) fn is_forbidden(&self) -> bool {
+        self.response_status.code == 403
+    }
+
     /// Whether it could have changed something, the leader's Lease aside.
     pub(crate) fn writes(&self) -> bool {
         !matches!(self.verb.as_str(), "get" | "list" | "watch")
@@ -62,6 +81,12 @@ impl fmt::Display for Request {
         let message = message.as_deref().unwrap_or_default();
         writeln!(f, "{} {}: {code} {message}", self.verb, self.path)
     }
+}
+
+/// A right: `patch rollouts/status.argoproj.io`.
+pub(crate) fn right(verb: &str, group: &str, resource: &str) -> String {
+    let dot = if group.is_empty() { "" } else { "." };
+    format!("{verb} {resource}{dot}{group}")
 }
 
 /// Requests, one a line.

@@ -33,6 +33,11 @@ pub(super) fn program() -> PathBuf {
     built().join("testcluster")
 }
 
+/// Helm itself.
+pub(super) fn helm() -> PathBuf {
+    built().join("helm")
+}
+
 /// What turns a process into that of a pod.
 pub(super) fn pod() -> PathBuf {
     scripts().join("pod")
@@ -47,6 +52,10 @@ fn build() {
         panic!("{error}");
     }
     assert!(status.success(), "tests/cluster/build: {status}");
+    // Here, since there is no network inside.
+    let helm = scripts().with_file_name("helm").join("build");
+    let status = Command::new(helm).arg(built()).status().unwrap();
+    assert!(status.success(), "tests/helm/build: {status}");
 }
 
 fn again() -> Command {

@@ -33,7 +33,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::accounts::Accounts;
-use super::enclave;
+use super::{enclave, images};
 
 /// The cluster.
 pub(super) struct Remote {
@@ -214,12 +214,12 @@ fn news(listed: &mut Vec<Object>, event: watcher::Result<Seen<wire::Object>>) ->
             None
         }
         Ok(Seen::InitApply(pod)) => {
-            listed.push(Arc::new(pod.json));
+            listed.push(Arc::new(images::opened(pod.json)));
             None
         }
         Ok(Seen::InitDone) => Some(News::Pods(std::mem::take(listed))),
-        Ok(Seen::Apply(pod)) => Some(News::Pod(Arc::new(pod.json))),
-        Ok(Seen::Delete(pod)) => Some(News::Gone(Arc::new(pod.json))),
+        Ok(Seen::Apply(pod)) => Some(News::Pod(Arc::new(images::opened(pod.json)))),
+        Ok(Seen::Delete(pod)) => Some(News::Gone(Arc::new(images::opened(pod.json)))),
         Err(error) => {
             tracing::debug!(%error, "pods are watched anew");
             None

@@ -136,7 +136,7 @@ pub(crate) fn is_ready(pod: &Pod) -> bool {
     conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-fn traffic_address(pod: &Pod) -> SocketAddr {
+pub(super) fn traffic_address(pod: &Pod) -> SocketAddr {
     let address = pod.status.as_ref().and_then(|s| s.pod_ip.as_deref());
     SocketAddr::new(address.unwrap().parse().unwrap(), 8000)
 }
