@@ -204,6 +204,10 @@ pub(crate) struct ControllerArgs {
     /// Headless Service that lists the proxies of the default fleet
     #[arg(long, value_name = "NAME", default_value = "sidestep-proxy")]
     pub(crate) fleet_service: String,
+    /// Ports of the proxies to give to Services without a selector, so that callers inside the cluster are split as well: the same as
+    /// --apex-ports of the proxies; none without this flag
+    #[arg(long, value_name = "FIRST-LAST")]
+    pub(crate) apex_ports: Option<String>,
     /// Blocks of other routers in trafficRouting: `auto` waits while what they name exists, `translate` never waits
     #[arg(long, value_name = "auto|translate", default_value = "auto")]
     pub(crate) foreign_routers: String,

@@ -12,6 +12,7 @@ use prometheus::Registry;
 use sidestep_control::controller::{self, Controller};
 use sidestep_control::fleet;
 use sidestep_control::lease::{self, Leadership};
+use sidestep_control::reconcile::apex;
 use sidestep_control::reconcile::objects::Scope;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -150,6 +151,10 @@ fn config(settings: &ControllerSettings, session: &Session) -> controller::Confi
         fleet: fleet::Config {
             namespace: fleet.unwrap_or_else(|| session.namespace.clone()),
             service: settings.fleet_service.clone(),
+        },
+        apexes: match &settings.apex_ports {
+            Some(ports) => apex::Policy::Ports(ports.clone()),
+            None => apex::Policy::NoPorts,
         },
         foreign_routers: settings.foreign_routers,
         workers: settings.workers,

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -261,6 +262,18 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     with_host.parse().map_err(|_| {
         format!("`{text}` is no address and port, such as 127.0.0.1:8080 or [::1]:8080")
     })
+}
+
+/// `FIRST-LAST`.
+fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let complaint = || format!("`{text}` is no range of ports such as 10000-10511");
+    let (first, last) = text.split_once('-').ok_or_else(complaint)?;
+    let number = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
+    let (first, last) = number(first).zip(number(last)).ok_or_else(complaint)?;
+    match first <= last {
+        true => Ok(first..=last),
+        false => Err(complaint()),
+    }
 }
 
 fn loopback(text: &str) -> Result<SocketAddr, String> {

@@ -16,10 +16,11 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use self::queue::{Lanes, Outcome, Queue};
+use self::queue::{Lane, Lanes, Outcome};
 use crate::fleet::state::Wake;
 use crate::fleet::{self, Fleet};
 use crate::metrics::Metrics;
+use crate::reconcile::apex::{self, Apexes};
 use crate::reconcile::events::{Events, Sender};
 use crate::reconcile::objects::{Key, Keys, Name, Objects, Scope};
 use crate::reconcile::routers::{Policy, Routers};
@@ -30,6 +31,9 @@ pub mod queue;
 /// Longest look at one key: a hundred writes at the speed of a slow API server. What takes longer hangs, and is tried again.
 const LOOK_LIMIT: Duration = Duration::from_secs(60);
 
+/// Apexes looked at side by side.
+const APEX_WORKERS: usize = 2;
+
 /// What the controller is told. Already valid.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -37,6 +41,8 @@ pub struct Config {
     pub scope: Scope,
     /// Where the proxies are found.
     pub fleet: fleet::Config,
+    /// Ports of the proxies for Services without a selector.
+    pub apexes: apex::Policy,
     /// What to do about `trafficRouting` blocks of other routers.
     pub foreign_routers: Policy,
     /// Keys looked at side by side, AnalysisRuns aside.
@@ -48,6 +54,10 @@ pub struct Config {
 }
 
 impl Config {
+    fn has_apexes(&self) -> bool {
+        matches!(self.apexes, apex::Policy::Ports(_))
+    }
+
     /// A controller of all objects there are, with the numbers that Argo's has by default.
     pub fn new(fleet: fleet::Config) -> Self {
         const THREADS: NonZeroUsize = NonZeroUsize::new(10).expect("10 is above 0");
@@ -55,6 +65,7 @@ impl Config {
         Self {
             scope: Scope::default(),
             fleet,
+            apexes: apex::Policy::default(),
             foreign_routers: Policy::default(),
             workers: THREADS,
             run_workers: ANALYSIS_THREADS,
@@ -76,8 +87,9 @@ impl Controller {
     /// A controller that works through `client`.
     pub fn new(client: Client, config: Config) -> Self {
         let keys: Keys = Arc::new(Lanes::default());
-        let objects = Objects::new(&keys);
-        let fleet = Fleet::new(on_fleet(&keys, &objects));
+        let with_apexes = config.has_apexes();
+        let objects = Objects::new(&keys, with_apexes);
+        let fleet = Fleet::new(on_fleet(&keys, &objects, with_apexes));
         let (events, sender) = Events::new();
         let context = Arc::new(Context::new(
             client,
@@ -86,6 +98,7 @@ impl Controller {
             fleet,
             events,
             Routers::new(config.foreign_routers),
+            Apexes::new(config.apexes.clone(), &config.fleet.namespace),
         ));
         Self {
             metrics: Arc::new(Metrics::new(Arc::clone(&context))),
@@ -139,12 +152,38 @@ impl Controller {
         let Self {
             context, config, ..
         } = self;
-        context
-            .objects
-            .feed(&context.client, &config.scope, tasks, cancel);
+        context.objects.feed(
+            &context.client,
+            &config.scope,
+            config.has_apexes(),
+            tasks,
+            cancel,
+        );
         let (fleet, client) = (context.fleet.clone(), context.client.clone());
-        let (config, cancel) = (config.fleet.clone(), cancel.clone());
-        tasks.spawn(async move { fleet.run(client, config, cancel).await });
+        let (of_fleet, stop) = (config.fleet.clone(), cancel.clone());
+        tasks.spawn(async move { fleet.run(client, of_fleet, stop).await });
+        if config.has_apexes() {
+            self.keep_apexes(tasks, cancel);
+        }
+    }
+
+    /// From the first list on, whoever leads: a dead proxy is taken out of slices by every controller there is.
+    fn keep_apexes(&self, tasks: &mut JoinSet<()>, cancel: &CancellationToken) {
+        for _ in 0..APEX_WORKERS {
+            let (context, cancel) = (Arc::clone(&self.context), cancel.clone());
+            let worker = Worker {
+                context: Arc::clone(&context),
+                keys: Arc::clone(&self.keys),
+                lane: Lane::Constant,
+                metrics: Arc::clone(&self.metrics),
+            };
+            tasks.spawn(async move {
+                let ready = cancel.run_until_cancelled(context.objects.ready()).await;
+                if ready.is_some() {
+                    worker.run(cancel).await;
+                }
+            });
+        }
     }
 
     fn work(self, tasks: &mut JoinSet<()>, cancel: &CancellationToken) {
@@ -156,10 +195,12 @@ impl Controller {
             metrics,
         } = self;
         metrics.lead();
+        context.apexes.lead();
+        add_apexes(&context, &keys, &config);
         tasks.spawn(events.run(context.client.clone(), cancel.clone()));
-        let lanes: [(Lane, NonZeroUsize); 2] = [
-            (|keys| &keys.quick, config.workers),
-            (|keys| &keys.slow, config.run_workers),
+        let lanes = [
+            (Lane::Quick, config.workers),
+            (Lane::Slow, config.run_workers),
         ];
         for (lane, count) in lanes {
             for _ in 0..count.get() {
@@ -172,7 +213,7 @@ impl Controller {
                 tasks.spawn(worker.run(cancel.clone()));
             }
         }
-        let resync = resync(context, keys, config.resync);
+        let resync = resync(context, keys, config);
         let cancel = cancel.clone();
         tasks.spawn(async move {
             cancel.run_until_cancelled(resync).await;
@@ -181,10 +222,18 @@ impl Controller {
 }
 
 /// Puts every Rollout and AnalysisRun into the queue again and again: what no watch told of is found within this time.
-async fn resync(context: Arc<Context>, keys: Keys, every: Duration) {
+async fn resync(context: Arc<Context>, keys: Keys, config: Config) {
     loop {
-        sleep(every).await;
+        sleep(config.resync).await;
         context.objects.keys().for_each(|key| keys.add(key));
+        add_apexes(&context, &keys, &config);
+    }
+}
+
+fn add_apexes(context: &Context, keys: &Keys, config: &Config) {
+    if config.has_apexes() {
+        let splits = context.objects.splits.all();
+        splits.iter().for_each(|split| keys.add_apexes(split));
     }
 }
 
@@ -196,9 +245,6 @@ impl fmt::Debug for Controller {
     }
 }
 
-/// Where a worker takes its keys from.
-type Lane = fn(&Lanes<Key>) -> &Queue<Key>;
-
 struct Worker {
     context: Arc<Context>,
     keys: Keys,
@@ -209,7 +255,7 @@ struct Worker {
 impl Worker {
     async fn run(self, cancel: CancellationToken) {
         // A look that has begun is finished: what it has written is safe at any point, but its status tells the rest.
-        let queue = (self.lane)(&self.keys);
+        let queue = self.keys.lane(self.lane);
         while let Some(key) = cancel.run_until_cancelled(queue.next()).await {
             let outcome = self.look(&key).await;
             queue.finish(&key, outcome);
@@ -245,7 +291,7 @@ impl Worker {
 fn limit(key: &Key) -> Duration {
     match key {
         Key::AnalysisRun(_) => reconcile::analysis::LOOK_LIMIT,
-        Key::Rollout(_) | Key::Service(_) | Key::Splits { .. } => LOOK_LIMIT,
+        Key::Rollout(_) | Key::Service(_) | Key::Splits { .. } | Key::Apex(_) => LOOK_LIMIT,
     }
 }
 
@@ -254,14 +300,19 @@ async fn look(context: &Context, key: &Key, now: Timestamp) -> Result<Option<Tim
         Key::Rollout(name) => Box::pin(reconcile::rollout::reconcile(context, name, now)).await,
         Key::AnalysisRun(name) => reconcile::analysis::reconcile(context, name, now).await,
         Key::Service(name) => reconcile::services::release(context, name).await,
+        Key::Apex(name) => apex::reconcile(context, name, now).await,
         Key::Splits { namespace } => reconcile::split::reconcile(context, namespace, now).await,
     }
 }
 
 /// A proxy has something new to say: the Split and its rollout are looked at.
-fn on_fleet(keys: &Keys, objects: &Objects) -> fleet::Listener {
+fn on_fleet(keys: &Keys, objects: &Objects, with_apexes: bool) -> fleet::Listener {
     let (keys, splits) = (Arc::clone(keys), objects.splits.clone());
+    let known = splits.clone();
     let add = move |namespace: &str, name: &str| {
+        if let Some(split) = known.get(namespace, name).filter(|_| with_apexes) {
+            keys.add_apexes(&split);
+        }
         keys.add(Key::Splits {
             namespace: namespace.to_owned(),
         });

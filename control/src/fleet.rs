@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,9 +26,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::members::{Key, Listed, members};
+use self::members::{Key, Listed, Place, members};
 use self::report::Line;
-use self::state::{State, Wake};
+use self::state::{Standing, State, Wake};
 use crate::api::split::{EffectiveShares, SplitSpec};
 use crate::cache::{Cache, feed};
 use crate::measure::counters::{Counters, Span, VersionKey};
@@ -88,6 +89,20 @@ impl Fleet {
         self.state().effective(fleet, uid, spec)
     }
 
+    /// The proxies of a fleet, and how each stands to the port that is to answer for the Split with that uid; none before they are
+    /// listed.
+    pub fn standings(&self, fleet: &str, uid: &str, port: u16) -> Option<Vec<(Place, Standing)>> {
+        let state = self.state();
+        let found = state.standings(fleet, uid, port).into_iter();
+        let found = found.map(|(place, standing)| (place.clone(), standing));
+        state.is_listed.then(|| found.collect())
+    }
+
+    /// Whether the proxy of that address and pod is gone or about to go: nobody new is to be sent there.
+    pub fn has_left(&self, address: &IpAddr, pod: Option<&str>) -> bool {
+        self.state().has_left(address, pod)
+    }
+
     /// Finds and hears the proxies until `cancel`. All tasks it starts have ended when it returns.
     pub async fn run(&self, client: Client, config: Config, cancel: CancellationToken) {
         let changed = Arc::new(Notify::new());
@@ -97,9 +112,14 @@ impl Fleet {
         let mut feeding = pin!(feed(slices.clone(), api, watcher::Config::default()));
         let mut streams = Streams::default();
         let mut prune = tokio::time::interval(PRUNE);
+        let mut listed = false;
         loop {
             tokio::select! {
                 () = cancel.cancelled() => break,
+                () = slices.ready(), if !listed => {
+                    listed = true; // also that nobody is there
+                    self.follow(members(&slices.all(), &config.service), &mut streams);
+                }
                 () = &mut feeding => {}
                 () = changed.notified() => self.follow(members(&slices.all(), &config.service), &mut streams),
                 _ = prune.tick() => self.state().history.prune(now()),
@@ -115,8 +135,8 @@ impl Fleet {
 
     /// Starts a stream to whoever has come, and ends the streams of those who have left.
     fn follow(&self, listed: BTreeMap<Key, Listed>, streams: &mut Streams) {
+        let is_news = self.state().is_news(&listed);
         let (came, left) = self.state().list(listed, now());
-        let is_news = !came.is_empty() || !left.is_empty();
         for key in left {
             info!(proxy = %key.address, "proxy left the fleet");
             streams.stop(&key);

@@ -10,6 +10,7 @@
 //! | [`status`] | the status patch, and the memory beside it |
 //! | [`services`] | revision Services, and Service selectors that nobody keeps any more |
 //! | [`split`] | the conditions of Splits |
+//! | [`apex`] | Services without a selector, whose EndpointSlices lead to the proxies |
 //! | [`routers`] | objects of other routers |
 //! | [`events`] | Events |
 //! | [`objects`] | the caches all of this reads, and which key a change concerns |
@@ -24,6 +25,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kube::Client;
 
+use self::apex::Apexes;
 use self::events::Events;
 use self::objects::{Instance, Key, Name, Objects};
 use self::routers::Routers;
@@ -36,6 +38,7 @@ use crate::measure::proxy::Proxy;
 use crate::measure::web::Web;
 
 pub mod analysis;
+pub mod apex;
 pub mod apply;
 pub mod events;
 pub mod objects;
@@ -63,6 +66,8 @@ pub struct Context {
     pub providers: Providers,
     /// Objects of other routers.
     pub routers: Routers,
+    /// Ports of the proxies that stand for Services.
+    pub apexes: Apexes,
     /// What keys wait for.
     writes: Writes,
     /// Rollouts as last looked at, so that something can still be said of one that is gone.
@@ -124,6 +129,7 @@ impl Context {
         fleet: Fleet,
         events: Events,
         routers: Routers,
+        apexes: Apexes,
     ) -> Self {
         let proxy = Proxy::new(client.clone(), Arc::new(fleet.clone()));
         Self {
@@ -137,6 +143,7 @@ impl Context {
                 proxy,
             },
             routers,
+            apexes,
             writes: Writes::default(),
             known: Mutex::default(),
             taken: Mutex::default(),
@@ -161,6 +168,7 @@ impl Context {
     /// Forgets a Rollout that is gone; returns it as it was last looked at.
     fn forget(&self, rollout: &Name) -> Option<Arc<Rollout>> {
         lock(&self.taken).remove(rollout);
+        self.apexes.forget(rollout);
         self.writes.forget(&Key::Rollout(rollout.clone()));
         lock(&self.known).remove(rollout)
     }

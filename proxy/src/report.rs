@@ -39,6 +39,8 @@ pub struct SplitReport {
     pub rules: Vec<RuleReport>,
     /// Its versions in their order, then those that left the table and are still spoken of.
     pub versions: Vec<VersionReport>,
+    /// The ports of its own at which its rules answer, ascending.
+    pub apexes: Vec<u16>,
 }
 
 /// The shares of one rule.
@@ -145,10 +147,9 @@ impl TableHandle {
         let served = self.acknowledged();
         let versions = self.versions(now);
         let clock_ms = self.clock_ms(now);
-        let splits = served
-            .splits
-            .iter()
-            .map(|split| split_report(split, &versions, clock_ms));
+        let apexes = apexes_by_split(&served);
+        let splits = served.splits.iter().zip(apexes);
+        let splits = splits.map(|(split, apexes)| split_report(split, apexes, &versions, clock_ms));
         Report {
             serial: served.serial,
             splits: splits.collect(),
@@ -178,13 +179,36 @@ impl TableHandle {
             splits: served
                 .splits
                 .iter()
-                .map(|split| split_report(split, &versions, clock_ms))
+                .zip(apexes_by_split(&served))
+                .map(|(split, apexes)| split_report(split, apexes, &versions, clock_ms))
                 .collect(),
         }
     }
 }
 
-fn split_report(served: &ServedSplit, known: &[Arc<VersionState>], clock_ms: u64) -> SplitReport {
+/// Per Split of the table: the apexes' ports that lead to a backend of its own. One that is refused leads nowhere.
+fn apexes_by_split(served: &Served) -> Vec<Vec<u16>> {
+    let mut ports = vec![Vec::new(); served.splits.len()];
+    for (port, target) in served.table.apexes() {
+        let Target::Backend(index) = target else {
+            continue;
+        };
+        let backend = served.backends.get(*index);
+        if let Some(Source::Split { split, .. }) = backend.map(|b| &b.planned.backend.source)
+            && let Some(of_split) = ports.get_mut(*split)
+        {
+            of_split.push(port);
+        }
+    }
+    ports
+}
+
+fn split_report(
+    served: &ServedSplit,
+    apexes: Vec<u16>,
+    known: &[Arc<VersionState>],
+    clock_ms: u64,
+) -> SplitReport {
     let split = &served.planned.split;
     let live = served.versions.iter().zip(&split.versions);
     let live = live.map(|(state, version)| version_report(state, Some(version.ready), clock_ms));
@@ -199,6 +223,7 @@ fn split_report(served: &ServedSplit, known: &[Arc<VersionState>], clock_ms: u64
         generation: split.generation,
         rules: rule_reports(served),
         versions: live.chain(left).collect(),
+        apexes,
     }
 }
 

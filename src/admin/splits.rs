@@ -143,6 +143,7 @@ fn split(split: &report::SplitReport) -> SplitReport {
         generation: split.generation,
         rules: split.rules.iter().map(rule).collect(),
         versions: split.versions.iter().map(version).collect(),
+        apexes: split.apexes.clone(),
     }
 }
 

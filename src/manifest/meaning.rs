@@ -158,6 +158,7 @@ fn service(object: &Object) -> Service {
         name: object.id.name.clone(),
         selector: selector.unwrap_or_default(),
         managed_by: annotations.and_then(|mut all| all.remove(labels::MANAGED_BY)),
+        apex: false,
     }
 }
 

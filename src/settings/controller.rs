@@ -2,13 +2,14 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use sidestep_control::lease;
 use sidestep_control::reconcile::objects::Instance;
 use sidestep_control::reconcile::routers::Policy;
 
-use super::{Complaints, label};
+use super::{Complaints, label, optional, port_range};
 use crate::cli::ControllerArgs;
 
 /// Where Argo's controller keeps its Lease when it is installed as its own guide says.
@@ -27,6 +28,8 @@ pub(crate) struct ControllerSettings {
     pub(crate) fleet_namespace: Option<String>,
     /// The Service that lists the proxies of the default fleet.
     pub(crate) fleet_service: String,
+    /// Ports of the proxies that are given to Services without a selector.
+    pub(crate) apex_ports: Option<RangeInclusive<u16>>,
     /// What to do about `trafficRouting` blocks of other routers.
     pub(crate) foreign_routers: Policy,
     /// Rollouts looked at side by side.
@@ -75,6 +78,8 @@ impl ControllerSettings {
         );
         let fleet_service = complaints.take("--fleet-service", label(&args.fleet_service));
         let foreign_routers = complaints.take("--foreign-routers", args.foreign_routers.parse());
+        let apex_ports = optional(args.apex_ports.as_deref(), port_range);
+        let apex_ports = complaints.take("--apex-ports", apex_ports);
         complain_of_times(&mut complaints, args);
         if args.metrics_port == args.healthz_port && args.metrics_port != 0 {
             complaints.add(
@@ -90,6 +95,7 @@ impl ControllerSettings {
                 instance: instance_id.map_or(Instance::Unlabelled, Instance::Named),
                 fleet_namespace: fleet_namespace?,
                 fleet_service: fleet_service?,
+                apex_ports: apex_ports?,
                 foreign_routers: foreign_routers?,
                 workers: args.rollout_threads,
                 run_workers: args.analysis_threads,
@@ -186,6 +192,7 @@ mod tests {
         assert_eq!(found.instance, Instance::Unlabelled);
         assert_eq!(found.metrics.port(), 8090);
         assert_eq!(found.health.port(), 8080);
+        assert_eq!(found.apex_ports, None);
         assert_eq!(found.resync, Duration::from_secs(900));
         let election = found.election.unwrap();
         assert_eq!(election.namespace.as_deref(), Some("argo-rollouts"));
@@ -202,6 +209,17 @@ mod tests {
         assert_eq!(election.lease, "argo-rollouts-controller-lock-blue");
         assert_eq!(election.namespace, None);
         assert_eq!(settings("--leader-elect=false").unwrap().election, None);
+    }
+
+    #[test]
+    fn ports_for_apexes_are_a_range() {
+        let found = |line: &str| settings(line).map(|found| found.apex_ports);
+        assert_eq!(found("--apex-ports 10000-10511"), Ok(Some(10000..=10511)));
+        for odd in ["10000", "0-1", "2-1", "1-65536"] {
+            let complaint =
+                format!("--apex-ports: `{odd}` is no range of ports such as 10000-10511");
+            assert_eq!(said(&format!("--apex-ports {odd}")), complaint);
+        }
     }
 
     #[test]

@@ -2,14 +2,15 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::ops::RangeInclusive;
 use std::path::Path;
 
 use sidestep_control::routing::certificates::SecretScope;
 use sidestep_proxy::Config;
 use sidestep_proxy::config::{AccessLog, Apexes};
 
-use super::{Complaints, address, complain_of_shared_addresses, label, optional, writable_file};
+use super::{
+    Complaints, address, complain_of_shared_addresses, label, optional, port_range, writable_file,
+};
 use crate::cli::ProxyArgs;
 use crate::proxy_config;
 
@@ -83,7 +84,8 @@ fn addresses(
         ("--admin", admin),
     ];
     complain_of_shared_addresses(complaints, taken);
-    let ports = complaints.take("--apex-ports", optional(args.apex_ports.as_deref(), ports));
+    let ports = optional(args.apex_ports.as_deref(), port_range);
+    let ports = complaints.take("--apex-ports", ports);
     for ports in ports.iter().flatten() {
         for (flag, address) in taken {
             if address.is_some_and(|address| ports.contains(&address.port())) {
@@ -163,18 +165,6 @@ fn secret_scope(text: &str) -> Result<SecretScope, String> {
         namespace: label(namespace)?,
         name: name.to_owned(),
     })
-}
-
-/// `FIRST-LAST`.
-fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
-    let complaint = || format!("`{text}` is no range of ports such as 10000-10511");
-    let (first, last) = text.split_once('-').ok_or_else(complaint)?;
-    let number = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
-    let (first, last) = number(first).zip(number(last)).ok_or_else(complaint)?;
-    match first <= last {
-        true => Ok(first..=last),
-        false => Err(complaint()),
-    }
 }
 
 fn workers(text: &str) -> Result<NonZeroUsize, String> {

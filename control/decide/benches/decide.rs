@@ -177,6 +177,7 @@ fn references() -> References {
         name: name.to_owned(),
         selector: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
         managed_by: None,
+        apex: false,
     };
     References {
         services: vec![service("web-stable"), service("web-canary")],

@@ -23,18 +23,31 @@ pub struct Queue<K> {
     changed: Notify,
 }
 
-/// Two queues, so that keys whose looks wait for the answers of others never stand before those whose looks do not.
+/// Queues apart, so that keys whose looks wait for the answers of others never stand before those whose looks do not.
 pub struct Lanes<K> {
     /// Keys whose looks are short.
     pub quick: Queue<K>,
     /// Keys whose looks may take minutes.
     pub slow: Queue<K>,
+    /// Keys that are looked at by a controller that does not lead, too.
+    pub constant: Queue<K>,
+}
+
+/// One of the queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// [`Lanes::quick`].
+    Quick,
+    /// [`Lanes::slow`].
+    Slow,
+    /// [`Lanes::constant`].
+    Constant,
 }
 
 /// A key that knows its lane.
 pub trait Laned {
-    /// Whether a look at it waits for the answers of others.
-    fn is_slow(&self) -> bool;
+    /// Where it is queued.
+    fn lane(&self) -> Lane;
 }
 
 /// What is known of one key.
@@ -74,6 +87,7 @@ impl<K> Default for Lanes<K> {
         Self {
             quick: Queue::default(),
             slow: Queue::default(),
+            constant: Queue::default(),
         }
     }
 }
@@ -81,12 +95,16 @@ impl<K> Default for Lanes<K> {
 impl<K: Laned + Clone + Eq + Hash> Lanes<K> {
     /// Something about the key has changed: see [`Queue::add`].
     pub fn add(&self, key: K) {
-        let lane = if key.is_slow() {
-            &self.slow
-        } else {
-            &self.quick
-        };
-        lane.add(key);
+        self.lane(key.lane()).add(key);
+    }
+
+    /// One of the queues.
+    pub fn lane(&self, lane: Lane) -> &Queue<K> {
+        match lane {
+            Lane::Quick => &self.quick,
+            Lane::Slow => &self.slow,
+            Lane::Constant => &self.constant,
+        }
     }
 }
 
@@ -185,6 +203,7 @@ impl<K: fmt::Debug> fmt::Debug for Lanes<K> {
         f.debug_struct("Lanes")
             .field("quick", &self.quick)
             .field("slow", &self.slow)
+            .field("constant", &self.constant)
             .finish()
     }
 }
@@ -269,8 +288,11 @@ mod tests {
     }
 
     impl Laned for &'static str {
-        fn is_slow(&self) -> bool {
-            self.starts_with("run")
+        fn lane(&self) -> Lane {
+            match self.starts_with("run") {
+                true => Lane::Slow,
+                false => Lane::Quick,
+            }
         }
     }
 

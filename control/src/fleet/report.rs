@@ -65,6 +65,10 @@ pub struct SplitReport {
     /// The versions in service, and those that have left the table but still have requests in flight.
     #[serde(default)]
     pub versions: Vec<VersionReport>,
+    /// The ports of its `spec.apexes` at which the proxy answers by its rules: not those of an older Split, nor any at which it does not
+    /// listen.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub apexes: Vec<u16>,
 }
 
 /// One rule's shares, as fractions of 1 by version name.

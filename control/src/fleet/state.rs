@@ -1,11 +1,12 @@
 //! What is known of every proxy, as its stream tells it. No I/O.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 
 use jiff::Timestamp;
 
 use super::history::History;
-use super::members::{Key, Listed};
+use super::members::{Key, Listed, Place};
 use super::report::{Hello, Line, SplitReport, VersionReport};
 use super::verify::{self, Word};
 use crate::api::split::{EffectiveShares, SplitSpec};
@@ -17,6 +18,8 @@ pub struct State {
     members: BTreeMap<Key, Member>,
     /// What they have counted.
     pub history: History,
+    /// Who is there has been listed.
+    pub is_listed: bool,
 }
 
 /// One proxy.
@@ -27,6 +30,8 @@ struct Member {
     hello: Option<Hello>,
     /// Its stream is up.
     heard: bool,
+    /// It has said that it is about to go.
+    draining: bool,
     /// By uid.
     splits: HashMap<String, Said>,
 }
@@ -37,6 +42,17 @@ struct Said {
     report: SplitReport,
     /// Since when it has said, at this generation, that effective is as desired.
     as_desired_since: Option<Timestamp>,
+}
+
+/// How a proxy stands to one of its ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It has said that it answers there.
+    Serves,
+    /// It has not said anything of it yet: whoever is sent there may go on, and nobody else.
+    Unheard,
+    /// It does not answer there, is about to go, or is gone.
+    Leaves,
 }
 
 /// Whom a change concerns.
@@ -54,8 +70,18 @@ pub enum Wake {
 }
 
 impl State {
+    /// Whether anything of those who are listed differs from what is known.
+    pub fn is_news(&self, listed: &BTreeMap<Key, Listed>) -> bool {
+        let known = self
+            .members
+            .iter()
+            .map(|(key, member)| (key, &member.listed));
+        !self.is_listed || !known.eq(listed)
+    }
+
     /// Takes up who is listed now; returns who has come and who has left.
     pub fn list(&mut self, listed: BTreeMap<Key, Listed>, now: Timestamp) -> (Vec<Key>, Vec<Key>) {
+        self.is_listed = true;
         let left: Vec<Key> = self
             .members
             .keys()
@@ -102,8 +128,12 @@ impl State {
                     name: gone.name,
                 })
             }
-            // A draining proxy still serves what it has and counts as before.
-            Line::Draining(_) | Line::Ping(_) => None,
+            // A draining proxy still serves what it has and counts as before, but nobody new is sent to it.
+            Line::Draining(draining) => {
+                let before = std::mem::replace(&mut member.draining, draining);
+                (before != draining).then_some(Wake::All)
+            }
+            Line::Ping(_) => None,
         }
     }
 
@@ -135,6 +165,43 @@ impl State {
         verify::effective(spec, &reports)
     }
 
+    /// The proxies of a fleet, and how each stands to the port that is to answer for the Split with that uid.
+    pub fn standings(&self, fleet: &str, uid: &str, port: u16) -> Vec<(&Place, Standing)> {
+        let of_fleet = self.members.values();
+        let of_fleet = of_fleet.filter(|member| member.listed.fleet == fleet);
+        let standing = |member: &Member| {
+            let said = member.splits.get(uid);
+            match said.filter(|_| member.heard) {
+                _ if self.is_leaving(member) => Standing::Leaves,
+                None => Standing::Unheard,
+                Some(said) if said.report.apexes.contains(&port) => Standing::Serves,
+                Some(_) => Standing::Leaves,
+            }
+        };
+        of_fleet
+            .map(|member| (&member.listed.place, standing(member)))
+            .collect()
+    }
+
+    /// Whether nobody who stays is known at this address; false before anybody is.
+    pub fn has_left(&self, address: &IpAddr, pod: Option<&str>) -> bool {
+        let is_it = |(key, member): &(&Key, &Member)| {
+            member.listed.place.addresses.contains(address) && pod.is_none_or(|pod| pod == key.pod)
+        };
+        let mut found = self.members.iter().filter(is_it);
+        self.is_listed && found.all(|(_, member)| self.is_leaving(member))
+    }
+
+    /// Whether nobody new is to be sent to it. A stream that breaks while others of its fleet are heard is that of a dead proxy; where
+    /// none is heard any more it is rather we who hear nothing.
+    fn is_leaving(&self, member: &Member) -> bool {
+        let is_lost = member.hello.is_some() && !member.heard;
+        let speaks = |other: &Member| other.heard && other.listed.fleet == member.listed.fleet;
+        !member.listed.place.serving
+            || member.draining
+            || is_lost && self.members.values().any(speaks)
+    }
+
     fn counted(&self, fleet: &str) -> impl Iterator<Item = &Member> + Clone {
         // One that is listed as not ready and was never heard has not begun: it serves nothing.
         let begun = |member: &&Member| member.listed.serves || member.hello.is_some();
@@ -149,6 +216,7 @@ impl Member {
             listed,
             hello: None,
             heard: false,
+            draining: false,
             splits: HashMap::new(),
         }
     }
@@ -164,6 +232,7 @@ impl Member {
         // What was said before is said again right after the hello.
         self.splits.clear();
         self.heard = true;
+        self.draining = hello.draining;
         history.hello(&hello, now);
         self.hello = Some(hello);
     }
@@ -221,6 +290,7 @@ fn is_news(before: &SplitReport, now: &SplitReport) -> bool {
     };
     before.generation != now.generation
         || before.rules != now.rules
+        || before.apexes != now.apexes
         || !before
             .versions
             .iter()

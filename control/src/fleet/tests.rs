@@ -80,6 +80,7 @@ impl Stub {
             fleet: "default".into(),
             name: name.into(),
             serves: true,
+            ..Listed::default()
         };
         (key, listed)
     }
@@ -128,6 +129,7 @@ fn report(generation: i64, effective: f64, requests: u64) -> SplitReport {
             },
             ..VersionReport::default()
         }],
+        apexes: Vec::new(),
     }
 }
 

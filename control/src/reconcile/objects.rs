@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use kube::runtime::watcher;
 use kube::{Client, Resource, ResourceExt};
@@ -19,8 +20,9 @@ use crate::api::{
     AnalysisRun, AnalysisTemplate, ClusterAnalysisTemplate, ReplicaSet, Rollout, Split, labels,
 };
 use crate::cache::{Cache, Change, Listener, feed};
-use crate::controller::queue::{Laned, Lanes};
+use crate::controller::queue::{Lane, Laned, Lanes};
 use crate::rollout::plan::root_services;
+use crate::routing::endpoints::owner;
 use crate::wire::Collection;
 
 /// What is looked at by itself.
@@ -37,6 +39,8 @@ pub enum Key {
         /// The namespace.
         namespace: String,
     },
+    /// A Service that may be an apex.
+    Apex(Name),
 }
 
 /// An object's name.
@@ -135,25 +139,39 @@ pub struct Objects {
     pub cluster_templates: Cache<ClusterAnalysisTemplate>,
     /// Deployments, for `workloadRef`.
     pub deployments: Cache<Deployment>,
+    /// EndpointSlices, where there are apexes.
+    pub slices: Cache<EndpointSlice>,
 }
 
 /// The keys to look at.
 pub type Keys = Arc<Lanes<Key>>;
 
 impl Laned for Key {
-    fn is_slow(&self) -> bool {
-        matches!(self, Self::AnalysisRun(_))
+    fn lane(&self) -> Lane {
+        match self {
+            Self::AnalysisRun(_) => Lane::Slow,
+            Self::Apex(_) => Lane::Constant,
+            Self::Rollout(_) | Self::Service(_) | Self::Splits { .. } => Lane::Quick,
+        }
     }
 }
 
 impl Objects {
-    /// Empty caches that put what a change concerns into `keys`.
-    pub fn new(keys: &Keys) -> Self {
+    /// Empty caches that put what a change concerns into `keys`; `apexes` says whether there are any.
+    pub fn new(keys: &Keys, apexes: bool) -> Self {
         let rollouts = Cache::new(vec![on_rollout(keys)]);
         let replica_sets = Cache::new(vec![on_replica_set(keys, &rollouts)]);
+        let mut of_services = vec![on_service(keys, &rollouts, &replica_sets)];
+        let mut of_splits = vec![on_split(keys)];
+        if apexes {
+            of_services.push(on_apex(keys));
+            of_splits.push(on_split_of_apexes(keys));
+        }
+        let splits = Cache::new(of_splits);
         Self {
-            services: Cache::new(vec![on_service(keys, &rollouts, &replica_sets)]),
-            splits: Cache::new(vec![on_split(keys)]),
+            services: Cache::new(of_services),
+            slices: Cache::new(vec![on_slice(keys, &splits)]),
+            splits,
             runs: Cache::new(vec![on_run(keys)]),
             templates: Cache::new(vec![on_template(keys, &rollouts)]),
             cluster_templates: Cache::new(vec![on_template(keys, &rollouts)]),
@@ -174,6 +192,7 @@ impl Objects {
             templates,
             cluster_templates,
             deployments,
+            slices,
         } = self;
         rollouts.ready().await;
         replica_sets.ready().await;
@@ -183,6 +202,7 @@ impl Objects {
         templates.ready().await;
         cluster_templates.ready().await;
         deployments.ready().await;
+        slices.ready().await;
     }
 
     /// Whether every kind has been listed completely.
@@ -198,11 +218,13 @@ impl Objects {
         rollouts.chain(runs.map(|run| Key::AnalysisRun(Name::of(&run.metadata))))
     }
 
-    /// Starts the watches, until `cancel`. A scope of one namespace does without ClusterAnalysisTemplates, which are in none.
+    /// Starts the watches, until `cancel`. A scope of one namespace does without ClusterAnalysisTemplates, which are in none, and
+    /// without apexes nobody reads EndpointSlices.
     pub fn feed(
         &self,
         client: &Client,
         scope: &Scope,
+        apexes: bool,
         tasks: &mut JoinSet<()>,
         cancel: &CancellationToken,
     ) {
@@ -215,6 +237,7 @@ impl Objects {
             templates,
             cluster_templates,
             deployments,
+            slices,
         } = self.clone();
         let namespace = scope.namespace.as_deref();
         let all = watcher::Config::default;
@@ -227,7 +250,15 @@ impl Objects {
                 futures::future::ready(()).boxed()
             }
         };
-        let watches: [BoxFuture<'static, ()>; 8] = [
+        let slices = match apexes {
+            true => feed(slices, Collection::scoped(client, namespace), all()).boxed(),
+            false => {
+                slices.leave_empty();
+                futures::future::ready(()).boxed()
+            }
+        };
+        let watches: [BoxFuture<'static, ()>; 9] = [
+            slices,
             feed(rollouts, Collection::scoped(client, namespace), own()).boxed(),
             feed(replica_sets, Collection::scoped(client, namespace), hashed).boxed(),
             feed(services, Collection::scoped(client, namespace), all()).boxed(),
@@ -376,6 +407,44 @@ fn on_split(keys: &Keys) -> Listener<Split> {
     })
 }
 
+fn on_apex(keys: &Keys) -> Listener<Service> {
+    let keys = Arc::clone(keys);
+    Box::new(move |change| keys.add(Key::Apex(Name::new(change.namespace, change.name))))
+}
+
+fn on_split_of_apexes(keys: &Keys) -> Listener<Split> {
+    let keys = Arc::clone(keys);
+    Box::new(move |change| {
+        // What the proxies say of it stands in its status, and came from them first.
+        if both(change).count() < 2
+            || change.old.map(|old| &old.spec) != change.new.map(|new| &new.spec)
+        {
+            both(change).for_each(|split| keys.add_apexes(split));
+        }
+    })
+}
+
+/// The Service that a slice is of; and those whose Splits have it as a version, since they may lead to its pods.
+fn on_slice(keys: &Keys, splits: &Cache<Split>) -> Listener<EndpointSlice> {
+    let (keys, splits) = (Arc::clone(keys), splits.clone());
+    Box::new(move |change| {
+        let names = both(change).filter_map(owner).map(|(_, service)| service);
+        for name in names.collect::<BTreeSet<_>>() {
+            keys.add(Key::Apex(Name::new(change.namespace, name)));
+            for split in splits.list(change.namespace) {
+                if split
+                    .spec
+                    .versions
+                    .iter()
+                    .any(|version| version.service == name)
+                {
+                    keys.add_apexes(&split);
+                }
+            }
+        }
+    })
+}
+
 fn on_run(keys: &Keys) -> Listener<AnalysisRun> {
     let keys = Arc::clone(keys);
     Box::new(move |change| {
@@ -410,6 +479,15 @@ fn on_deployment(keys: &Keys, rollouts: &Cache<Rollout>) -> Listener<Deployment>
 }
 
 impl Lanes<Key> {
+    /// The Services that a Split governs, which may be apexes.
+    pub fn add_apexes(&self, split: &Split) {
+        let namespace = split.namespace().unwrap_or_default();
+        let governed = split.spec.rules.iter().flat_map(|rule| &rule.services);
+        for service in governed.collect::<BTreeSet<_>>() {
+            self.add(Key::Apex(Name::new(&namespace, service)));
+        }
+    }
+
     fn add_owner(&self, metadata: &ObjectMeta) {
         if let Some(owner) = rollout_of(metadata) {
             let namespace = metadata.namespace.as_deref().unwrap_or_default();

@@ -268,6 +268,7 @@ fn read_service(service: &Service) -> observed::Service {
         name: service.name_any(),
         selector: selector.unwrap_or_default(),
         managed_by: service.annotations().get(labels::MANAGED_BY).cloned(),
+        apex: false, // said by `apex::reserve`, which knows the plan
     }
 }
 

@@ -9,7 +9,7 @@ use tracing::warn;
 use super::apply::Writer;
 use super::objects::{Key, Name, controller_of};
 use super::observe::{self, Scene};
-use super::{Context, Error, status};
+use super::{Context, Error, apex, status};
 use crate::api::labels;
 use crate::api::rollout::RolloutStatus;
 use crate::api::split::Memory;
@@ -80,6 +80,7 @@ async fn step(
         return Ok(Some(now));
     }
     let mut observed = observe::observed(context, scene);
+    let about_apexes = apex::reserve(context, scene, &plan, &mut observed, now);
     if let Some(selector) = selector.filter(|_| restart::is_due(&plan, &state, now)) {
         observed.pods = Some(observe::pods(context, scene, &selector).await?);
     }
@@ -101,7 +102,8 @@ async fn step(
     write_status(scene, writer, &decision).await?;
     tell(None);
     let about_routers = context.routers.look_again(&scene.rollout, now);
-    Ok(decision.again.into_iter().chain(about_routers).min())
+    let again = decision.again.into_iter().chain(about_routers);
+    Ok(again.chain(about_apexes).min())
 }
 
 fn state(scene: &Scene) -> State {

@@ -1,6 +1,7 @@
 //! The controller against the embedded cluster: real watches, real stand-in pods, and a proxy that takes up real tables.
 
 mod analysis;
+mod apex;
 mod doubt;
 mod roles;
 mod routers;

@@ -14,6 +14,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::ObjectMeta;
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -237,6 +238,12 @@ impl Kind for ReplicaSet {
 impl Kind for Service {
     fn cache(objects: &Objects) -> &Cache<Self> {
         &objects.services
+    }
+}
+
+impl Kind for EndpointSlice {
+    fn cache(objects: &Objects) -> &Cache<Self> {
+        &objects.slices
     }
 }
 

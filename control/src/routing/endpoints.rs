@@ -6,8 +6,14 @@ use std::sync::Arc;
 
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
+use crate::api::labels;
+
 /// Label on an EndpointSlice: the Service it belongs to.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
+pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// Label on an EndpointSlice: who keeps it.
+pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+/// What slices of ours carry as [`MANAGED_BY`].
+pub const US: &str = "sidestep.dev";
 
 /// The address of a pod for one port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,10 +46,11 @@ pub struct Proxies {
 }
 
 impl<'a> Slices<'a> {
-    /// Sorts slices by their Service; one without a Service belongs to nobody.
+    /// Sorts slices by their Service; one without a Service belongs to nobody, and those of an apex Service, which lead to proxies, are
+    /// nobody's endpoints.
     pub fn new(slices: &'a [Arc<EndpointSlice>]) -> Self {
         let mut by_service: HashMap<_, Vec<_>> = HashMap::new();
-        for slice in slices {
+        for slice in slices.iter().filter(|slice| !is_of_apex(slice)) {
             if let Some(key) = owner(slice) {
                 by_service.entry(key).or_default().push(slice.as_ref());
             }
@@ -104,7 +111,8 @@ impl<'a> Slices<'a> {
         u32::try_from(pods.len()).unwrap_or(u32::MAX)
     }
 
-    fn of<'s>(&'s self, namespace: &'s str, service: &'s str) -> &'s [&'a EndpointSlice] {
+    /// Those of one Service.
+    pub fn of<'s>(&'s self, namespace: &'s str, service: &'s str) -> &'s [&'a EndpointSlice] {
         let slices = self.by_service.get(&(namespace, service));
         slices.map(Vec::as_slice).unwrap_or_default()
     }
@@ -159,6 +167,19 @@ pub fn owner(slice: &EndpointSlice) -> Option<(&str, &str)> {
     Some((namespace, labels.get(SERVICE_NAME)?.as_str()))
 }
 
+/// Who keeps a slice.
+pub fn manager(slice: &EndpointSlice) -> &str {
+    let labels = slice.metadata.labels.as_ref();
+    let manager = labels.and_then(|labels| labels.get(MANAGED_BY));
+    manager.map(String::as_str).unwrap_or_default()
+}
+
+/// Whether the controller keeps a slice for an apex Service. That which lists the proxy of one machine is of a fleet instead.
+pub fn is_of_apex(slice: &EndpointSlice) -> bool {
+    let labels = slice.metadata.labels.as_ref();
+    manager(slice) == US && !labels.is_some_and(|labels| labels.contains_key(labels::FLEET))
+}
+
 /// The number of the TCP port of that name.
 pub fn port_number(slice: &EndpointSlice, name: &str) -> Option<u16> {
     let mut ports = slice.ports.iter().flatten();
@@ -176,7 +197,8 @@ pub fn address(endpoint: &Endpoint, port: u16) -> Option<SocketAddr> {
     usable.then(|| SocketAddr::new(ip, port))
 }
 
-fn listed(endpoint: &Endpoint, port: u16) -> Option<Listed> {
+/// What an endpoint says of the pod behind it; `None` if nobody can connect to it.
+pub fn listed(endpoint: &Endpoint, port: u16) -> Option<Listed> {
     let address = address(endpoint, port)?;
     let conditions = endpoint.conditions.as_ref();
     Some(Listed {
@@ -189,7 +211,8 @@ fn listed(endpoint: &Endpoint, port: u16) -> Option<Listed> {
     })
 }
 
-fn pod_uid(endpoint: &Endpoint) -> Option<&str> {
+/// The uid of the pod behind an endpoint, where there is one.
+pub fn pod_uid(endpoint: &Endpoint) -> Option<&str> {
     let target = endpoint.target_ref.as_ref()?;
     (target.kind.as_deref() == Some("Pod"))
         .then_some(target.uid.as_deref()?)
@@ -267,6 +290,23 @@ mod tests {
             found(&slices, "", &Proxies::default()),
             ["10.0.0.1:80 10.0.0.1:80 true"]
         );
+    }
+
+    #[test]
+    fn what_an_apex_leads_to_is_never_an_endpoint() {
+        let of = |labels: Value| {
+            let pods = json!([pod("a", "10.0.0.1", true)]);
+            let mut slice = EndpointSlice::clone(&slice("web", json!({"port": 80}), pods));
+            let labels: BTreeMap<String, String> = serde_json::from_value(labels).unwrap();
+            slice.metadata.labels.get_or_insert_default().extend(labels);
+            found(&[Arc::new(slice)], "", &Proxies::default()).len()
+        };
+        assert_eq!(
+            of(json!({MANAGED_BY: "endpointslice-controller.k8s.io"})),
+            1
+        );
+        assert_eq!(of(json!({MANAGED_BY: US})), 0);
+        assert_eq!(of(json!({MANAGED_BY: US, labels::FLEET: "default"})), 1);
     }
 
     #[test]

@@ -54,6 +54,16 @@ pub fn speaks(port: &ServicePort) -> Speaks {
     }
 }
 
+/// Whether the port may be taken for one of HTTP that we speak to pods: it says so, or says nothing, as most do.
+pub fn is_http(port: &ServicePort) -> bool {
+    let said = port.app_protocol.as_deref().unwrap_or_default();
+    protocol(port) == "TCP"
+        && matches!(
+            said.to_ascii_lowercase().as_str(),
+            "" | "http" | "kubernetes.io/ws" | "kubernetes.io/h2c"
+        )
+}
+
 /// The port of `version`, a version's Service, that answers for `port` of the governed Service.
 ///
 /// A revision Service of ours lists the ports of all governed Services by protocol and target port, under generated names, so it is

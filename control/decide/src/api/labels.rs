@@ -34,5 +34,7 @@ pub const PROXY: &str = "sidestep.dev/proxy";
 pub const REVISION_OF: &str = "sidestep.dev/revision-of";
 /// Label on Rollouts, copied to their AnalysisRuns: which controller they belong to, where there are several.
 pub const INSTANCE_ID: &str = "argo-rollouts.argoproj.io/controller-instance-id";
+/// Annotation on EndpointSlices of an apex Service that list proxies: the namespace of their fleet's Services.
+pub const PROXIES: &str = "sidestep.dev/proxies-of";
 /// Label on the headless Service that lists the proxies of a fleet: the fleet's name.
 pub const FLEET: &str = "sidestep.dev/fleet";

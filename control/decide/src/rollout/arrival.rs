@@ -38,7 +38,8 @@ fn are_services_switched(turn: &Turn<'_>) -> bool {
     named.into_iter().flatten().all(|name| {
         let mut services = turn.observed.services.iter();
         let service = services.find(|service| service.name == *name);
-        service.and_then(Service::hash) == turn.next.stable.as_deref()
+        let is_apex = service.is_some_and(|service| service.apex);
+        is_apex || service.and_then(Service::hash) == turn.next.stable.as_deref()
     })
 }
 

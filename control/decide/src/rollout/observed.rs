@@ -224,6 +224,8 @@ pub struct Service {
     pub selector: BTreeMap<String, String>,
     /// Its annotation `managed-by-rollouts`.
     pub managed_by: Option<String>,
+    /// It is an apex: it has no selector, and is to have none, as its EndpointSlices lead to the proxies.
+    pub apex: bool,
 }
 
 impl Service {

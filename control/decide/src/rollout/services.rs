@@ -24,7 +24,7 @@ fn point(turn: &mut Turn<'_>, name: &str, set: &Revision, checked: bool) {
         .observed
         .services
         .iter()
-        .find(|service| service.name == name)
+        .find(|service| service.name == name && !service.apex)
     else {
         return;
     };

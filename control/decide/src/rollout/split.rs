@@ -37,6 +37,16 @@ pub struct Version {
     pub needed: u32,
 }
 
+/// Those apexes that stand for Services of the rules: a Split with any other cannot be served.
+pub(super) fn of_rules(apexes: &[Apex], rules: &[SplitRule]) -> Vec<Apex> {
+    let governed = |apex: &&Apex| {
+        rules
+            .iter()
+            .any(|rule| rule.services.contains(&apex.service))
+    };
+    apexes.iter().filter(governed).cloned().collect()
+}
+
 impl Split {
     /// Reads a spec as it stands in the API.
     #[must_use]

@@ -11,7 +11,7 @@ use super::experiment::Beside;
 use super::observed::Revision;
 use super::plan::Routing;
 use super::replicas::{self, Position};
-use super::split::{CANARY, STABLE, Split, Version};
+use super::split::{CANARY, STABLE, Split, Version, of_rules};
 use super::turn::Turn;
 use super::{dynamic, experiment, routes, scale};
 use crate::api::rollout::{TrafficWeights, WeightDestination};
@@ -236,12 +236,13 @@ fn split(
         versions.push(version(CANARY, trial.set, pods));
     }
     versions.extend(trial.beside.iter().map(Beside::version));
+    let rules = rules(turn, routing, trial);
     Split {
         versions,
-        rules: rules(turn, routing, trial),
+        apexes: of_rules(&turn.observed.apexes, &rules),
+        rules,
         fallback: routing.fallback,
         fleet: routing.fleet.clone(),
-        apexes: turn.observed.apexes.clone(),
     }
 }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::future::ready;
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,18 +29,20 @@ use crate::fleet::report::{Hello, Line, RuleReport, SplitReport, VersionReport};
 use crate::local::kinds::{self, Kind};
 use crate::local::workloads::Workloads;
 use crate::local::{self, Local};
+use crate::reconcile::apex;
 use crate::reconcile::objects::Scope;
 use crate::routing::{self, Attached, Published, ServiceNames};
 
 pub(super) const NS: &str = "default";
 const SYSTEM: &str = "sidestep-system";
 /// Longest wait of a test: many times what an idle machine needs.
-const LIMIT: Duration = Duration::from_secs(60);
+pub(super) const LIMIT: Duration = Duration::from_secs(60);
 
 pub(super) struct Stage {
     pub(super) local: Local,
     workloads: Workloads,
     scope: Scope,
+    apexes: apex::Policy,
     controller: Option<Running>,
     proxy: Proxy,
 }
@@ -73,14 +76,24 @@ impl Stage {
 
     /// With a controller that looks after a part of all objects.
     pub(super) async fn within(scope: Scope) -> Self {
+        Self::set(scope, apex::Policy::None).await
+    }
+
+    /// With ports of the proxy for apexes.
+    pub(super) async fn with_apexes(ports: RangeInclusive<u16>) -> Self {
+        Self::set(Scope::default(), apex::Policy::Ports(ports)).await
+    }
+
+    async fn set(scope: Scope, apexes: apex::Policy) -> Self {
         let local = local::start(local::Config::default()).await.unwrap();
         let workloads =
             Workloads::start(&local.store, &local.logs, PathBuf::from("/nowhere")).unwrap();
-        let proxy = Proxy::start(&local).await;
+        let proxy = Proxy::start(&local, &apexes).await;
         let mut stage = Self {
             local,
             workloads,
             scope,
+            apexes,
             controller: None,
             proxy,
         };
@@ -100,6 +113,7 @@ impl Stage {
         };
         let config = Config {
             scope: self.scope.clone(),
+            apexes: self.apexes.clone(),
             workers: NonZeroUsize::new(2).unwrap(),
             ..Config::new(fleet)
         };
@@ -364,7 +378,7 @@ impl Seen {
 }
 
 impl Proxy {
-    async fn start(local: &Local) -> Self {
+    async fn start(local: &Local, apexes: &apex::Policy) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let labels = json!({"kubernetes.io/service-name": "sidestep-proxy"});
@@ -388,7 +402,10 @@ impl Proxy {
                 default_service: None,
                 cluster_domain: "cluster.local".into(),
             }),
-            apexes: None,
+            apexes: match apexes {
+                apex::Policy::Ports(ports) => Some(ports.clone()),
+                apex::Policy::None | apex::Policy::NoPorts => None,
+            },
             own: Vec::new(),
             pick: Pick::Sequence,
         };
@@ -415,6 +432,19 @@ impl Proxy {
     }
 }
 
+/// The ports at which a Split answers.
+fn apexes(table: &Table, split: usize) -> Vec<u16> {
+    let is_its_own = |target: &Target| {
+        let Target::Backend(index) = target else {
+            return false;
+        };
+        let backend = table.backends().nth(*index);
+        matches!(backend.map(|b| &b.backend.source), Some(Source::Split { split: of, .. }) if *of == split)
+    };
+    let apexes = table.apexes().filter(|(_, target)| is_its_own(target));
+    apexes.map(|(port, _)| port).collect()
+}
+
 type Told = (watch::Receiver<Option<Arc<Table>>>, watch::Receiver<bool>);
 
 async fn splits(Shared((mut table, mut silent)): Shared<Told>) -> Body {
@@ -432,8 +462,12 @@ async fn splits(Shared((mut table, mut silent)): Shared<Told>) -> Body {
         let now = table.borrow_and_update().clone();
         let lines: Vec<Line> = now
             .iter()
-            .flat_map(|table| table.splits())
-            .map(report)
+            .flat_map(|table| {
+                table
+                    .splits()
+                    .enumerate()
+                    .map(|(index, split)| report(split, &apexes(table, index)))
+            })
             .collect();
         Some((futures::stream::iter(lines), (table, silent)))
     });
@@ -442,7 +476,7 @@ async fn splits(Shared((mut table, mut silent)): Shared<Told>) -> Body {
     Body::from_stream(all.map(|line| serde_json::to_string(&line).map(|text| text + "\n")))
 }
 
-fn report(planned: &PlannedSplit) -> Line {
+fn report(planned: &PlannedSplit, apexes: &[u16]) -> Line {
     let split = &planned.split;
     let shares = |shares: &[f64]| -> BTreeMap<String, f64> {
         split
@@ -472,6 +506,7 @@ fn report(planned: &PlannedSplit) -> Line {
         generation: split.generation,
         rules: split.rules.iter().zip(&planned.plans).map(rule).collect(),
         versions: split.versions.iter().map(version).collect(),
+        apexes: apexes.to_vec(),
     }))
 }
 

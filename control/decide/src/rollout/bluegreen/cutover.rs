@@ -25,12 +25,18 @@ impl Active<'_> {
     }
 }
 
-/// Reads what the Services select now.
+/// Reads what the Services select now. An apex selects nothing: it leads where the proxies were last told to.
 pub(super) fn read_selectors(turn: &mut Turn<'_>, strategy: &BlueGreen) {
-    let hash = |service: &Service| service.hash().map(str::to_owned);
-    let active = service(turn, &strategy.active_service).and_then(hash);
+    let hash = |service: &Service, was: &Option<String>| match service.apex {
+        true => was.clone(),
+        false => service.hash().map(str::to_owned),
+    };
+    let was = &turn.was.blue_green;
+    let active = service(turn, &strategy.active_service);
+    let active = active.and_then(|service| hash(service, &was.active_selector));
     let preview = strategy.preview_service.as_ref();
-    let preview = preview.and_then(|name| service(turn, name).and_then(hash));
+    let preview = preview.and_then(|name| service(turn, name));
+    let preview = preview.and_then(|service| hash(service, &was.preview_selector));
     turn.next.blue_green.active_selector = active;
     turn.next.blue_green.preview_selector = preview;
 }
@@ -70,7 +76,7 @@ fn point(turn: &mut Turn<'_>, name: &str, set: &Revision) -> bool {
         return false;
     };
     let from = service.hash().unwrap_or_default();
-    if from != set.hash {
+    if from != set.hash && !service.apex {
         services::select(turn, name, from, set);
     }
     true

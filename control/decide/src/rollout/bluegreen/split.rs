@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use super::super::observed::Revision;
 use super::super::plan::{BlueGreen, Routing};
-use super::super::split::{CANARY, STABLE, Split, Version};
+use super::super::split::{CANARY, STABLE, Split, Version, of_rules};
 use super::super::turn::Turn;
 use super::super::{acknowledgement, traffic};
 use super::cutover::Active;
@@ -118,10 +118,10 @@ fn wanted(
     }
     Split {
         versions,
+        apexes: of_rules(&turn.observed.apexes, &rules),
         rules,
         fallback: routing.fallback,
         fleet: routing.fleet.clone(),
-        apexes: turn.observed.apexes.clone(),
     }
 }
 

@@ -27,6 +27,7 @@ fn service(name: &str, managed_by: Option<&str>) -> Service {
         name: name.to_owned(),
         selector: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
         managed_by: managed_by.map(str::to_owned),
+        apex: false,
     }
 }
 

@@ -112,6 +112,7 @@ pub(super) fn services(spec: &Value) -> Vec<Service> {
         name: name.to_owned(),
         selector: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
         managed_by: None,
+        apex: false,
     };
     let names = match spec["strategy"]["blueGreen"].is_object() {
         true => ["web-active", "web-preview"],

@@ -96,6 +96,7 @@ impl Model {
             name: name.to_owned(),
             selector: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
             managed_by: None,
+            apex: false,
         };
         Self {
             rollout: serde_json::from_value(rollout).unwrap(),
