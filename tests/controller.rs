@@ -1,6 +1,7 @@
 //! The controller against a real control plane: the real binary as a pod, with the verbs of the same binary.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -9,6 +10,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 use sidestep_control::api::Rollout;
+use tokio::time::Instant;
 
 use crate::support::cluster::World;
 use crate::support::cluster::audit::lines;
@@ -192,6 +194,39 @@ pub(crate) fn service(name: &str) -> Value {
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
         "spec": {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]},
     })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_goes_on_where_the_leader_ended() {
+    let world = World::start().await;
+    let leader = world.controller("controller").await;
+    let standby = world.controller("controller-2").await;
+    let steps = json!([{"setWeight": 25}, {"pause": {}}, {"setWeight": 50}, {"pause": {}}]);
+    world.create(&rollout(&steps)).await;
+    until_healthy(&world).await;
+    world.verb("set image web app=demo:yellow").await;
+    until_paused_at(&world, 1).await;
+
+    // A clean end gives the Lease back: long before it would have expired, which takes 15 s.
+    leader.stop(&world).await;
+    let begun = Instant::now();
+    world.verb("promote web").await;
+    until_paused_at(&world, 3).await;
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
+
+    let last = world.controller("controller-3").await;
+    standby.kill_9(&world).await;
+    world.verb("promote web").await;
+    until_healthy(&world).await;
+    assert_eq!(
+        sizes(&world).await,
+        sized([("demo:blue", 0), ("demo:yellow", 4)])
+    );
+    last.stop(&world).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -112,6 +112,16 @@ impl Controller {
     }
 }
 
+impl Controller {
+    /// Ends it by SIGKILL.
+    pub(crate) async fn kill_9(self, world: &World) {
+        let api: Api<Pod> = world.api();
+        let at_once = DeleteParams::default().grace_period(0);
+        api.delete(&self.name, &at_once).await.unwrap();
+        world.eventually_gone::<Pod>(&self.name).await;
+    }
+}
+
 impl Proxies {
     /// Panics if one has complained of anything.
     pub(crate) fn assert_calm(&self, world: &World) {
