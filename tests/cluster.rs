@@ -2,6 +2,8 @@
 //! are. See `docs/testing.md`.
 
 #[cfg(test)]
+mod apex;
+#[cfg(test)]
 mod bluegreen;
 #[cfg(test)]
 mod chart;

@@ -12,6 +12,9 @@ use sidestep_control::local::logs::{Part, PodLog};
 use super::audit::lines;
 use super::{PROGRAM, World};
 
+/// Ports of every proxy for Services without a selector.
+const APEX_PORTS: &str = "10000-10015";
+
 /// A controller at work.
 pub(crate) struct Controller {
     name: String,
@@ -34,7 +37,8 @@ impl World {
         }
         self.create(&self.binding("Role", name, name)).await;
         let ports = json!([{"name": "health", "containerPort": 8080}, {"name": "metrics", "containerPort": 8090}]);
-        let spec = pod_spec(name, &["controller", "--namespaced"], &ports, "health");
+        let arguments = ["controller", "--namespaced", "--apex-ports", APEX_PORTS];
+        let spec = pod_spec(name, &arguments, &ports, "health");
         self.create(&json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec,
         }))
@@ -63,7 +67,13 @@ impl World {
             },
         }))
         .await;
-        let arguments = ["proxy", "--ingress-class", &self.namespace];
+        let arguments = [
+            "proxy",
+            "--ingress-class",
+            &self.namespace,
+            "--apex-ports",
+            APEX_PORTS,
+        ];
         let ports = json!([{"name": "http", "containerPort": 8000}, {"name": "admin", "containerPort": 9901}]);
         let labels = json!({"app": name});
         self.create(&json!({
@@ -185,7 +195,8 @@ fn controller_rules() -> Value {
         {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": read},
         {"apiGroups": [""], "resources": ["services"], "verbs": write},
         {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
-        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": read},
+        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch", "create", "update", "delete"]},
+        {"apiGroups": [""], "resources": ["endpoints"], "verbs": ["delete"]},
         {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "list", "watch", "create", "update"]},
     ])
 }
