@@ -883,7 +883,7 @@ fn a_crash_between_any_two_writes_changes_nothing() {
         let decision = model.decide();
         for count in 0..decision.actions.len() {
             let mut broken = model.clone();
-            broken.apply(decision.clone(), count);
+            broken.apply(&decision, count);
             broken.run_ready();
             assert_eq!(
                 (seen(&broken), led(&broken)),

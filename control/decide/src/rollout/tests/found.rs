@@ -583,6 +583,39 @@ fn a_scale_down_deadline_that_has_passed_puts_off_nothing() {
 }
 
 #[test]
+fn a_scale_down_deadline_that_is_ahead_puts_off_the_progress_deadline() {
+    // R5.3: seconds until the overtaken revision goes, its pods → phase 700 s after the last progress
+    for (seconds, pods, expected) in [
+        (1, 1, "Progressing"),
+        (1, 0, "Degraded"),
+        (0, 1, "Degraded"),
+    ] {
+        let mut model = Model::routed(2, &half()).deployed();
+        model.image("2");
+        model.run_ready();
+        model.image("3");
+        model.prompt = false;
+        model.run();
+        let name = model.set("2").name.clone();
+        let mut sets = model.sets.iter_mut();
+        let overtaken = sets.find(|set| set.name == name).unwrap();
+        assert_eq!(overtaken.wanted, 1);
+        (overtaken.wanted, overtaken.pods) = (pods, pods);
+        model.run();
+        model.wait(700);
+        let at = model.now + jiff::SignedDuration::from_secs(seconds);
+        let at = jiff::Timestamp::from_second(at.as_second()).unwrap();
+        model.now = at - jiff::SignedDuration::from_secs(seconds);
+        let mut sets = model.sets.iter_mut();
+        let overtaken = sets.find(|set| set.name == name).unwrap();
+        let key = crate::api::labels::SCALE_DOWN_DEADLINE.to_owned();
+        overtaken.annotations.insert(key, at.to_string());
+        let phase = model.decide().status.phase;
+        assert_eq!(phase.as_deref(), Some(expected), "{seconds} {pods}");
+    }
+}
+
+#[test]
 fn a_service_and_the_split_lead_to_one_revision_where_nothing_is_wanted() {
     // Scaled to 0 after the switch, the active rule went back to stable while the Service stayed; the first pods of stable then answered.
     let (mut model, hash) = switched();

@@ -261,28 +261,28 @@ impl Model {
         let decision = self.decide();
         let before = (self.status.clone(), self.memory.clone());
         let count = decision.actions.len();
-        self.apply(decision.clone(), count);
-        self.write_status(decision);
+        self.apply(&decision, count);
+        self.write_status(&decision);
         self.follow();
         count > 0 || before != (self.status.clone(), self.memory.clone())
     }
 
     /// Writes only the first actions of a decision, as a controller does that dies.
-    pub(crate) fn apply(&mut self, decision: Decision, count: usize) {
-        self.tell(&decision, Some(0));
+    pub(crate) fn apply(&mut self, decision: &Decision, count: usize) {
+        self.tell(decision, Some(0));
         for (done, action) in (1..).zip(decision.actions.iter().take(count)) {
             self.act(action.clone());
-            self.tell(&decision, Some(done));
+            self.tell(decision, Some(done));
         }
     }
 
-    fn write_status(&mut self, decision: Decision) {
+    fn write_status(&mut self, decision: &Decision) {
         // As the API does: a status comes back as it was written, in whole seconds.
         let status = serde_json::to_value(&decision.status).unwrap();
         self.status = serde_json::from_value(status).unwrap();
         let memory = serde_json::to_value(&decision.memory).unwrap();
         self.memory = serde_json::from_value(memory).unwrap();
-        self.tell(&decision, None);
+        self.tell(decision, None);
     }
 
     fn tell(&mut self, decision: &Decision, done: Option<usize>) {

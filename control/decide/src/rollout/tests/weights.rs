@@ -152,3 +152,25 @@ fn a_weight_that_somebody_wrote_by_hand_is_no_weight_in_force() {
     let rule = &model.split.as_ref().unwrap().split.rules[0];
     assert_eq!(rule.weights["canary"], 20);
 }
+
+#[test]
+fn ports_of_the_proxies_are_written_into_the_split_of_either_strategy() {
+    for (model, service) in [
+        (Model::routed(2, &json!([])), "web-stable"),
+        (Model::blue_green_routed(2, &json!({})), "web-active"),
+    ] {
+        let apex = crate::api::split::Apex {
+            service: service.to_owned(),
+            port: "http".to_owned(),
+            listen: 10001,
+        };
+        let model = model.deployed();
+        let mut observed = model.observed();
+        observed.apexes = vec![apex.clone()];
+        let plan = model.plan().unwrap();
+        let decision = crate::rollout::decide(&plan, &model.state(), &observed, model.now);
+        let mut actions = decision.actions.iter();
+        let writes = |action: &Action| matches!(action, Action::WriteSplit(split) if split.apexes == [apex.clone()]);
+        assert!(actions.any(writes), "{decision:#?}");
+    }
+}
