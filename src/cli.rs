@@ -211,6 +211,9 @@ pub(crate) struct ControllerArgs {
     /// Blocks of other routers in trafficRouting: `auto` waits while what they name exists, `translate` never waits
     #[arg(long, value_name = "auto|translate", default_value = "auto")]
     pub(crate) foreign_routers: String,
+    /// Class of the Ingresses that the proxies serve: those stand in nobody's way
+    #[arg(long, value_name = "CLASS", default_value = "sidestep")]
+    pub(crate) ingress_class: String,
     /// Rollouts looked at side by side
     #[arg(long, value_name = "N", default_value = "10")]
     pub(crate) rollout_threads: std::num::NonZeroUsize,

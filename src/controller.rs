@@ -157,6 +157,7 @@ fn config(settings: &ControllerSettings, session: &Session) -> controller::Confi
             None => apex::Policy::NoPorts,
         },
         foreign_routers: settings.foreign_routers,
+        ingress_class: settings.ingress_class.clone(),
         workers: settings.workers,
         run_workers: settings.run_workers,
         resync: settings.resync,

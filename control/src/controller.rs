@@ -45,6 +45,8 @@ pub struct Config {
     pub apexes: apex::Policy,
     /// What to do about `trafficRouting` blocks of other routers.
     pub foreign_routers: Policy,
+    /// The class of the Ingresses that the proxies serve.
+    pub ingress_class: String,
     /// Keys looked at side by side, AnalysisRuns aside.
     pub workers: NonZeroUsize,
     /// AnalysisRuns looked at side by side. Such a look mostly waits; up to 16 metrics of each are asked at once.
@@ -67,6 +69,7 @@ impl Config {
             fleet,
             apexes: apex::Policy::default(),
             foreign_routers: Policy::default(),
+            ingress_class: "sidestep".to_owned(),
             workers: THREADS,
             run_workers: ANALYSIS_THREADS,
             resync: Duration::from_secs(900),
@@ -97,7 +100,7 @@ impl Controller {
             config.scope.instance.clone(),
             fleet,
             events,
-            Routers::new(config.foreign_routers),
+            Routers::new(config.foreign_routers, config.ingress_class.clone()),
             Apexes::new(config.apexes.clone(), &config.fleet.namespace),
         ));
         Self {

@@ -32,6 +32,8 @@ pub(crate) struct ControllerSettings {
     pub(crate) apex_ports: Option<RangeInclusive<u16>>,
     /// What to do about `trafficRouting` blocks of other routers.
     pub(crate) foreign_routers: Policy,
+    /// The class of the Ingresses that the proxies serve.
+    pub(crate) ingress_class: String,
     /// Rollouts looked at side by side.
     pub(crate) workers: NonZeroUsize,
     /// AnalysisRuns looked at side by side.
@@ -80,6 +82,7 @@ impl ControllerSettings {
         let foreign_routers = complaints.take("--foreign-routers", args.foreign_routers.parse());
         let apex_ports = optional(args.apex_ports.as_deref(), port_range);
         let apex_ports = complaints.take("--apex-ports", apex_ports);
+        let ingress_class = complaints.take("--ingress-class", label(&args.ingress_class));
         complain_of_times(&mut complaints, args);
         if args.metrics_port == args.healthz_port && args.metrics_port != 0 {
             complaints.add(
@@ -97,6 +100,7 @@ impl ControllerSettings {
                 fleet_service: fleet_service?,
                 apex_ports: apex_ports?,
                 foreign_routers: foreign_routers?,
+                ingress_class: ingress_class?,
                 workers: args.rollout_threads,
                 run_workers: args.analysis_threads,
                 resync: args.rollout_resync,

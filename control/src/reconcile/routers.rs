@@ -42,17 +42,20 @@ const BELIEVED: SignedDuration = SignedDuration::from_secs(10);
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(30);
 
 /// What was answered, and when.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Routers {
     policy: Policy,
+    /// The class of the Ingresses that our proxies serve.
+    ingress_class: String,
     answers: Mutex<HashMap<RouterObject, (Timestamp, bool)>>,
 }
 
 impl Routers {
-    /// Nothing asked yet.
-    pub fn new(policy: Policy) -> Self {
+    /// Nothing asked yet; Ingresses of this class stand in nobody's way.
+    pub fn new(policy: Policy, ingress_class: String) -> Self {
         Self {
             policy,
+            ingress_class,
             answers: Mutex::default(),
         }
     }
@@ -98,7 +101,7 @@ impl Routers {
         }
         let live = read(client, object)
             .await?
-            .is_some_and(|object| !is_our_ingress(&object));
+            .is_some_and(|object| ingress_class(&object) != Some(&self.ingress_class));
         let mut answers = lock(&self.answers);
         answers.retain(|_, (at, _)| now.duration_since(*at) < BELIEVED);
         answers.insert(object.clone(), (now, live));
@@ -106,11 +109,11 @@ impl Routers {
     }
 }
 
-/// An Ingress that is for us to serve stands in nobody's way.
-fn is_our_ingress(object: &Value) -> bool {
+/// The class of an Ingress.
+fn ingress_class(object: &Value) -> Option<&str> {
     let class = object.pointer("/spec/ingressClassName");
     let annotated = || object.pointer("/metadata/annotations/kubernetes.io~1ingress.class");
-    class.or_else(annotated).and_then(Value::as_str) == Some("sidestep")
+    class.or_else(annotated).and_then(Value::as_str)
 }
 
 /// The object, under whichever version its kind is served; none if it or its kind does not exist.
@@ -170,7 +173,11 @@ mod tests {
     async fn auto_waits_for_what_is_there_and_translate_for_nothing() {
         let local = local::start(local::Config::default()).await.unwrap();
         let client = local.client().unwrap();
-        for (name, class) in [("front", "nginx"), ("ours", "sidestep")] {
+        for (name, class) in [
+            ("front", "nginx"),
+            ("ours", "edge"),
+            ("default", "sidestep"),
+        ] {
             let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
             let spec = json!({"ingressClassName": class, "defaultBackend": backend});
             let metadata = json!({"name": name, "namespace": "default"});
@@ -184,6 +191,7 @@ mod tests {
         for (routing, live, again) in [
             (nginx("front"), vec![r#"Ingress "default/front""#], true),
             (nginx("ours"), vec![], true),
+            (nginx("default"), vec![r#"Ingress "default/default""#], true),
             (nginx("none"), vec![], true),
             (
                 json!({"istio": {"virtualService": {"name": "x"}}}),
@@ -195,7 +203,7 @@ mod tests {
             let rollout = rollout(&routing);
             for policy in [Policy::Auto, Policy::Translate] {
                 let waits = policy == Policy::Auto;
-                let routers = Routers::new(policy);
+                let routers = Routers::new(policy, "edge".to_owned());
                 let found = routers.live(&client, &rollout, now).await.unwrap();
                 let found: Vec<String> = found.iter().map(ToString::to_string).collect();
                 let expected = if waits { live.as_slice() } else { &[] };
