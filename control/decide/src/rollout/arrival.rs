@@ -43,9 +43,11 @@ fn are_services_switched(turn: &Turn<'_>) -> bool {
     })
 }
 
-/// Every proxy has served the weights of stable. Where there is no proxy none serves anything else.
+/// Every proxy has served the weights of stable. Where there is no proxy none serves anything else; where no pod is wanted there is
+/// nobody to serve them with.
 fn is_traffic_switched(turn: &Turn<'_>) -> bool {
-    if turn.routing().is_none() || turn.observed.fleet.proxies.is_empty() {
+    let nobody = turn.observed.fleet.proxies.is_empty() || turn.replicas == 0;
+    if turn.routing().is_none() || nobody {
         return true;
     }
     turn.next.weights.as_ref().is_some_and(|weights| {

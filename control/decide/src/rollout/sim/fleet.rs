@@ -192,11 +192,13 @@ impl World {
             let ready = self.set(hash).map_or(0, |set| self.ready(set.id));
             ready < i32::try_from(needed).unwrap_or(i32::MAX)
         };
-        let mut weighted = split.versions.iter();
-        split.versions.len() < 2
-            || weighted.all(|version| {
-                weight(split, &version.revision) == 0 || !lacks(&version.revision, version.needed)
-            })
+        let mut versions = split.versions.iter();
+        // One version alone has all of it as soon as it has a pod.
+        let alone = split.versions.len() < 2;
+        versions.all(|version| {
+            let needed = if alone { 1 } else { version.needed };
+            weight(split, &version.revision) == 0 || !lacks(&version.revision, needed)
+        })
     }
 
     /// What the controller knows of the fleet, by the Split it knows of.

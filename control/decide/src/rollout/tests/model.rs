@@ -226,9 +226,12 @@ impl Model {
                     .and_then(|weights| weights.get(&version.name))
                     .copied()
                     .unwrap_or(0);
-                weight > 0
-                    && split.split.versions.len() > 1
-                    && u32::try_from(ready).unwrap() < version.needed
+                // One version alone has all of it as soon as it has a pod.
+                let needed = match split.split.versions.len() {
+                    1 => 1,
+                    _ => version.needed,
+                };
+                weight > 0 && u32::try_from(ready).unwrap() < needed
             })
         };
         let short = self.split.as_ref().is_some_and(lacking);

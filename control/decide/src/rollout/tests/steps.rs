@@ -148,3 +148,22 @@ fn only_an_update_of_nothing_skips_its_steps() {
         "a first deploy has no steps to skip"
     );
 }
+
+#[test]
+fn nobody_is_waited_for_where_no_pod_is_wanted() {
+    // R2.6, R7.1: behind proxies, which have nobody to send requests to and cannot serve the weights as desired.
+    let mut model = Model::routed(3, &json!([{"setWeight": 20}, {"pause": {}}])).deployed();
+    model.edit(|spec| spec["replicas"] = json!(0));
+    model.run_ready();
+    assert_eq!(seen(&model), "2 Healthy");
+    model.image("2");
+    model.run_ready();
+    assert_eq!(seen(&model), "2 Healthy");
+    assert_eq!(model.status.stable_rs.as_ref(), Some(&model.set("2").hash));
+    model.edit(|spec| spec["replicas"] = json!(3));
+    model.run_ready();
+    assert_eq!(
+        (seen(&model).as_str(), model.set("2").ready),
+        ("2 Healthy", 3)
+    );
+}
