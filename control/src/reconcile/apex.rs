@@ -1,7 +1,7 @@
 //! Apex Services: Services without a selector whose EndpointSlices lead callers inside the cluster to the proxies.
 //!
 //! A Service that a Rollout governs and that has no selector is an apex. Each of its HTTP ports gets a port of the proxies, which goes
-//! into the Split ([`reserve`]); once a proxy has said that it answers there, the Service's slices list it ([`reconcile`]). Until one
+//! into the Split (`reserve`); once a proxy has said that it answers there, the Service's slices list it ([`reconcile`]). Until one
 //! does, and for ports that are not HTTP, they list the ready pods of the stable version: a caller always finds somebody.
 //!
 //! | file | what |
