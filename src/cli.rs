@@ -160,6 +160,14 @@ pub(crate) struct RunArgs {
     /// Blocks of other routers in trafficRouting: `translate` never waits, `auto` waits while what they name exists, as on a cluster
     #[arg(long, value_name = "auto|translate", default_value = "translate")]
     pub(crate) foreign_routers: String,
+    /// How the proxy works.
+    #[command(flatten)]
+    pub(crate) proxy: ProxyFlags,
+}
+
+/// How a proxy works, on one machine or on a cluster.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ProxyFlags {
     /// Threads of the proxy [default: the CPUs this process may use]
     #[arg(long, value_name = "N")]
     pub(crate) proxy_workers: Option<String>,
@@ -274,15 +282,9 @@ pub(crate) struct ProxyArgs {
     /// Headless Service that lists the proxies of this fleet
     #[arg(long, value_name = "NAME", default_value = "sidestep-proxy")]
     pub(crate) fleet_service: String,
-    /// Threads of the proxy [default: the CPUs this process may use]
-    #[arg(long, value_name = "N")]
-    pub(crate) proxy_workers: Option<String>,
-    /// Limits, deadlines and retries of the proxy, as YAML; docs/proxy.yaml shows all with their defaults
-    #[arg(long, value_name = "FILE")]
-    pub(crate) proxy_config: Option<PathBuf>,
-    /// Write one JSON line per request to this file, or to stdout with `-`
-    #[arg(long, value_name = "FILE")]
-    pub(crate) access_log: Option<PathBuf>,
+    /// How the proxy works.
+    #[command(flatten)]
+    pub(crate) proxy: ProxyFlags,
 }
 
 /// `sidestep get`.

@@ -146,16 +146,7 @@ impl RunSettings {
             "--default-service",
             optional(args.default_service.as_deref(), service),
         );
-        let proxy = proxy::config(
-            &mut complaints,
-            &proxy::Flags {
-                file: args.proxy_config.as_deref(),
-                workers: args.proxy_workers.as_deref(),
-                access_log: args.access_log.as_deref(),
-            },
-            proxy_config::alone(),
-            listen,
-        );
+        let proxy = proxy::config(&mut complaints, &args.proxy, proxy_config::alone(), listen);
         let settings = || {
             Some(Self {
                 manifests,

@@ -11,7 +11,7 @@ use sidestep_proxy::config::{AccessLog, Apexes};
 use super::{
     Complaints, address, complain_of_shared_addresses, label, optional, port_range, writable_file,
 };
-use crate::cli::ProxyArgs;
+use crate::cli::{ProxyArgs, ProxyFlags};
 use crate::proxy_config;
 
 /// Usable, but for the names that only the cluster knows.
@@ -93,12 +93,7 @@ fn addresses(
             }
         }
     }
-    let flags = Flags {
-        file: args.proxy_config.as_deref(),
-        workers: args.proxy_workers.as_deref(),
-        access_log: args.access_log.as_deref(),
-    };
-    let proxy = config(complaints, &flags, Config::default(), listen);
+    let proxy = config(complaints, &args.proxy, Config::default(), listen);
     let proxy = || {
         let address = listen?.ip();
         Some(Config {
@@ -124,26 +119,25 @@ fn secrets(complaints: &mut Complaints, args: &ProxyArgs) -> Option<Vec<SecretSc
     Some(scopes.collect())
 }
 
-/// What the flags of both commands say.
-pub(super) struct Flags<'a> {
-    /// `--proxy-config`.
-    pub(super) file: Option<&'a Path>,
-    /// `--proxy-workers`.
-    pub(super) workers: Option<&'a str>,
-    /// `--access-log`.
-    pub(super) access_log: Option<&'a Path>,
-}
-
 /// A file's, or `otherwise`, and what the flags change in it.
 pub(super) fn config(
     complaints: &mut Complaints,
-    flags: &Flags<'_>,
+    flags: &ProxyFlags,
     otherwise: Config,
     listen: Option<SocketAddr>,
 ) -> Option<Config> {
-    let given = complaints.take("--proxy-config", optional(flags.file, read));
-    let workers = complaints.take("--proxy-workers", optional(flags.workers, workers));
-    let access_log = complaints.take("--access-log", optional(flags.access_log, access_log));
+    let given = complaints.take(
+        "--proxy-config",
+        optional(flags.proxy_config.as_deref(), read),
+    );
+    let workers = complaints.take(
+        "--proxy-workers",
+        optional(flags.proxy_workers.as_deref(), workers),
+    );
+    let access_log = complaints.take(
+        "--access-log",
+        optional(flags.access_log.as_deref(), access_log),
+    );
     let mut proxy = given?.unwrap_or(otherwise);
     proxy.listen = vec![listen?];
     proxy.workers = workers?.unwrap_or(proxy.workers);
