@@ -60,6 +60,16 @@ pub(crate) async fn until_paused_at(world: &World, step: i32) -> Rollout {
     world.eventually("web", "is paused", paused).await
 }
 
+/// A Rollout of blue pods that is Healthy, and a canary of yellow ones that waits at half of them.
+async fn begin_canary(world: &World) {
+    world
+        .create(&rollout(&json!([{"setWeight": 50}, {"pause": {}}])))
+        .await;
+    until_healthy(world).await;
+    world.verb("set image web app=demo:yellow").await;
+    until_paused_at(world, 1).await;
+}
+
 /// Replicas wanted of each image's ReplicaSet, by image.
 async fn sizes(world: &World) -> Vec<(String, i32)> {
     let api: Api<ReplicaSet> = world.api();
@@ -126,12 +136,7 @@ async fn a_canary_without_routing_is_promoted_step_by_step() {
 async fn an_aborted_canary_leaves_and_comes_back() {
     let world = World::start().await;
     let controller = world.controller("controller").await;
-    world
-        .create(&rollout(&json!([{"setWeight": 50}, {"pause": {}}])))
-        .await;
-    until_healthy(&world).await;
-    world.verb("set image web app=demo:yellow").await;
-    until_paused_at(&world, 1).await;
+    begin_canary(&world).await;
     world.verb("abort web").await;
     world
         .eventually("web", "is degraded", |rollout: &Rollout| {
@@ -233,12 +238,7 @@ async fn a_standby_goes_on_where_the_leader_ended() {
 async fn a_rollout_at_rest_costs_no_write() {
     let world = World::start().await;
     let controller = world.controller("controller").await;
-    world
-        .create(&rollout(&json!([{"setWeight": 50}, {"pause": {}}])))
-        .await;
-    until_healthy(&world).await;
-    world.verb("set image web app=demo:yellow").await;
-    until_paused_at(&world, 1).await;
+    begin_canary(&world).await;
     // Every renewal of the Lease is 2 s: what is left to write after the first is written by the second.
     until_renewed(&world).await;
     until_renewed(&world).await;

@@ -77,7 +77,7 @@ const WALLS: &[Wall] = &[
             "sidestep_proxy::report",
             "clap::",
         ],
-        why: "of the proxy, the control plane knows the table only",
+        why: "of the proxy, the control plane knows the table and what certificates are",
     },
     Wall {
         inside: &["src/view"],
