@@ -525,11 +525,12 @@ fn trouble_has_a_reason(case: &Case<'_>) -> Verdict {
 fn healthy_is_true(case: &Case<'_>) -> Verdict {
     let status = &case.decision.status;
     let spoken = status.observed_generation == Some(case.observed.rollout.generation.to_string());
-    // A turn that makes the ReplicaSet says nothing more, as in Argo: what is told then was told before. Only a workload's template
-    // changes without a new generation (seed 10895).
+    // A turn that makes the ReplicaSet repeats what was said before, as in Argo. Only a workload's template changes without a new
+    // generation (seed 10895).
     let creates = |action: &Action| matches!(action, Action::CreateReplicaSet(_));
-    let begins = case.decision.actions.iter().any(creates);
-    if status.phase.as_deref() != Some("Healthy") || !spoken || begins {
+    let repeats =
+        case.was.status().phase == status.phase && case.decision.actions.iter().any(creates);
+    if status.phase.as_deref() != Some("Healthy") || !spoken || repeats {
         return Ok(());
     }
     let (new, replicas) = (case.wanted(), case.replicas());
