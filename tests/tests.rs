@@ -9,6 +9,8 @@ mod crds;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod image;
+#[cfg(test)]
 mod journeys;
 #[cfg(test)]
 mod manifests;

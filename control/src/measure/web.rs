@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Client, Method};
+use reqwest::{Certificate, Client, Method};
 use serde::Deserialize;
 
 use super::{Answer, Answered, Provider, Question};
@@ -65,15 +65,20 @@ struct Header {
 }
 
 impl Clients {
-    /// On a machine without certificates of authorities, plain HTTP works and HTTPS says that it trusts nobody.
+    /// Trusts the authorities of this machine (`SSL_CERT_FILE` or where systems have them); without any, as in an image that holds
+    /// nothing but this program, those of Mozilla.
     fn new() -> Result<Self, String> {
         // reqwest would panic.
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             return Err("provider web: this process has not chosen its TLS provider".to_owned());
         }
-        let checking = Client::builder()
-            .build()
-            .or_else(|_| Client::builder().tls_certs_only([]).build());
+        let checking = Client::builder().build().or_else(|error| {
+            tracing::info!(
+                error = chain(&error),
+                "web metrics trust Mozilla's authorities"
+            );
+            Client::builder().tls_certs_only(mozilla()).build()
+        });
         let insecure = Client::builder()
             .tls_certs_only([])
             .tls_danger_accept_invalid_certs(true)
@@ -83,6 +88,12 @@ impl Clients {
             insecure: insecure.map_err(|error| chain(&error))?,
         })
     }
+}
+
+/// The certificates of authorities that Mozilla trusted when this program was built.
+fn mozilla() -> impl Iterator<Item = Certificate> {
+    let all = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter();
+    all.filter_map(|certificate| Certificate::from_der(certificate).ok())
 }
 
 impl Web {
@@ -237,6 +248,16 @@ mod tests {
 
     use super::*;
     use crate::api::analysis::{AnalysisRun, Metric};
+
+    #[test]
+    fn mozillas_authorities_can_all_be_trusted() {
+        let (Ok(()) | Err(_)) = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let all = webpki_root_certs::TLS_SERVER_ROOT_CERTS.len();
+        assert!(all > 100, "{all}");
+        assert_eq!(mozilla().count(), all);
+        let client = Client::builder().tls_certs_only(mozilla());
+        assert!(client.build().is_ok());
+    }
 
     /// A server that answers every path in its own way; returns its address.
     async fn origin() -> String {
