@@ -27,6 +27,8 @@ mod support {
     pub(crate) mod session;
 }
 #[cfg(test)]
+mod takeover;
+#[cfg(test)]
 mod tutorial;
 
 /// Where tests of both clusters run.

@@ -15,11 +15,21 @@ pub(super) fn pending(turn: &Turn<'_>) -> Option<&'static str> {
         // Nothing is promoted before its Service leads to it, and without one it is unfinished (R2.6).
         Strategy::BlueGreen(_) => (true, bluegreen::is_traffic_switched(turn)),
     };
+    let traffic = traffic || was_all_stable(turn);
     match (services, traffic && !leads_elsewhere(turn)) {
         (true, true) => None,
         (true, false) => Some("traffic cutover pending"),
         (false, _) => Some("service cutover pending"),
     }
+}
+
+/// No proxy has ever been told to send requests elsewhere: the first Split of a rollout that was Healthy without one leads where its
+/// Services led already. So it is when a rollout is taken over, and Healthy it stays.
+fn was_all_stable(turn: &Turn<'_>) -> bool {
+    let was_healthy = turn.was.phase.as_deref() == Some("Healthy") && turn.was.is_promoted();
+    let written = turn.observed.split.as_ref();
+    let is_first = written.is_none_or(|written| written.generation == 1);
+    was_healthy && is_first && turn.was.stable == turn.next.stable
 }
 
 /// The Split as it stands sends requests to another revision: its write may not have been noted. Without a proxy none are sent.

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::Model;
 use crate::api::labels;
+use crate::api::split::Memory;
 use crate::rollout::hash::Names;
 
 /// Lets every object of the rollout call its first revision by another name.
@@ -92,4 +93,52 @@ fn in_the_middle_of_an_update_nothing_is_deployed_anew() {
     model.run_ready();
     assert_eq!(model.phase(), "Paused");
     check(model, FORMER, default);
+}
+
+/// A rollout that another controller left Healthy, behind a router of its own: there has never been a Split.
+fn left_healthy(mut model: Model) -> Model {
+    model.split = None;
+    model.serving.clear();
+    model.memory = Memory::default();
+    if let Some(weights) = &mut model.status.canary.weights {
+        weights.verified = None;
+    }
+    model.prompt = false;
+    model
+}
+
+#[test]
+fn a_healthy_rollout_stays_healthy_while_proxies_take_up_its_first_split() {
+    for model in [
+        Model::routed(4, &steps()).deployed(),
+        Model::blue_green_routed(4, &json!({})).deployed(),
+    ] {
+        let mut model = left_healthy(model);
+        let (conditions, weights) = (model.status.conditions.clone(), model.weights());
+        for _ in 0..3 {
+            model.turn();
+            assert_eq!(model.phase(), "Healthy", "{}", model.message());
+        }
+        assert!(model.split.is_some(), "the Split is made");
+        model.acknowledge();
+        model.run_ready();
+        assert_eq!(model.status.conditions, conditions);
+        assert_eq!(model.weights(), weights);
+    }
+}
+
+/// R8.7: one that is promoted waits for the proxies as ever.
+#[test]
+fn a_promotion_behind_a_first_split_is_waited_for() {
+    let mut model = left_healthy(Model::routed(4, &steps()).deployed());
+    model.image("2");
+    model.prompt = true;
+    model.run_ready();
+    assert_eq!(model.phase(), "Paused");
+    model.prompt = false;
+    model.promote();
+    for _ in 0..12 {
+        model.turn();
+        assert_ne!(model.phase(), "Healthy", "{}", model.message());
+    }
 }
