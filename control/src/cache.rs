@@ -2,9 +2,10 @@
 //!
 //! Beside the objects a cache knows how far it has seen, so that whoever has just written can wait until its own write is in view
 //! ([`Cache::mark`], [`Cache::has_seen`]). An object that does not parse never stops the watch: it is kept apart with the reason.
-//! kube's own reflector store has neither of these, nor an index by namespace.
+//! Nobody here reads `managedFields` and what `kubectl apply` applied last, often the larger part of an object: they are not kept.
+//! kube's own reflector store has none of these, nor an index by namespace.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -13,10 +14,15 @@ use kube::Resource;
 use kube::api::ObjectMeta;
 use kube::runtime::watcher::{self, Event};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
+use self::index::{Index, Words};
+use crate::api::labels;
 use crate::wire::{Collection, Object};
+
+pub mod index;
 
 /// One kind's objects as last seen. Cloning shares them.
 pub struct Cache<K>(Arc<Shared<K>>);
@@ -27,6 +33,8 @@ pub type Listener<K> = Box<dyn Fn(&Change<'_, K>) + Send + Sync>;
 /// One object's change. An object that does not parse counts as absent.
 #[derive(Debug)]
 pub struct Change<'a, K> {
+    /// The cache, which has taken it up.
+    pub cache: &'a Cache<K>,
     /// Its namespace; empty where the kind has none.
     pub namespace: &'a str,
     /// Its name.
@@ -63,6 +71,7 @@ struct Shared<K> {
 
 struct Objects<K> {
     namespaces: Namespaces<K>,
+    index: Index<K>,
     /// What a list under way has brought so far.
     listing: Namespaces<K>,
     /// The highest resourceVersion seen.
@@ -78,8 +87,13 @@ type Parsed<K> = Result<Arc<K>, String>;
 impl<K> Cache<K> {
     /// An empty cache that is not ready, and tells `listeners` of every change.
     pub fn new(listeners: Vec<Listener<K>>) -> Self {
+        Self::indexed(|_| BTreeSet::new(), listeners)
+    }
+
+    /// One whose objects can be found by words that they hold: see [`Self::holding`].
+    pub fn indexed(words: Words<K>, listeners: Vec<Listener<K>>) -> Self {
         Self(Arc::new(Shared {
-            objects: RwLock::new(Objects::default()),
+            objects: RwLock::new(Objects::new(words)),
             ready: watch::Sender::new(false),
             listeners,
         }))
@@ -87,9 +101,7 @@ impl<K> Cache<K> {
 
     /// The object of that name.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
-        let objects = self.read();
-        let parsed = objects.namespaces.get(namespace)?.get(name)?;
-        parsed.as_ref().ok().cloned()
+        self.read().get(namespace, name).cloned()
     }
 
     /// All objects of a namespace, by name.
@@ -100,6 +112,16 @@ impl<K> Cache<K> {
             .get(namespace)
             .map(valid)
             .unwrap_or_default()
+    }
+
+    /// The objects of a namespace that hold a word, by name.
+    pub fn holding(&self, namespace: &str, word: &str) -> Vec<Arc<K>> {
+        let objects = self.read();
+        let names = objects.index.holders(namespace, word);
+        names
+            .filter_map(|name| objects.get(namespace, name))
+            .cloned()
+            .collect()
     }
 
     /// All objects, by namespace and name.
@@ -234,8 +256,14 @@ impl<K: Resource<DynamicType = ()> + DeserializeOwned> Cache<K> {
         if names.is_empty() {
             objects.namespaces.remove(&namespace);
         }
-        drop(objects);
         let old = old.and_then(Result::ok);
+        if let Some(old) = &old {
+            objects.index.remove(&namespace, &name, old);
+        }
+        if let Some(new) = &new {
+            objects.index.add(&namespace, &name, new);
+        }
+        drop(objects);
         self.tell(&namespace, &name, old.as_ref(), new.as_ref());
     }
 
@@ -244,6 +272,7 @@ impl<K: Resource<DynamicType = ()> + DeserializeOwned> Cache<K> {
         objects.list_completed = objects.lists_begun;
         let listed = std::mem::take(&mut objects.listing);
         let mut before = std::mem::replace(&mut objects.namespaces, listed.clone());
+        objects.index_anew();
         drop(objects);
         self.0.ready.send_replace(true);
 
@@ -266,6 +295,7 @@ impl<K: Resource<DynamicType = ()> + DeserializeOwned> Cache<K> {
 
     fn tell(&self, namespace: &str, name: &str, old: Option<&Arc<K>>, new: Option<&Arc<K>>) {
         let change = Change {
+            cache: self,
             namespace,
             name,
             old,
@@ -278,16 +308,43 @@ impl<K: Resource<DynamicType = ()> + DeserializeOwned> Cache<K> {
 }
 
 impl<K> Objects<K> {
+    fn new(words: Words<K>) -> Self {
+        Self {
+            namespaces: BTreeMap::new(),
+            index: Index::new(words),
+            listing: BTreeMap::new(),
+            version: 0,
+            lists_begun: 0,
+            list_completed: 0,
+        }
+    }
+
+    fn get(&self, namespace: &str, name: &str) -> Option<&Arc<K>> {
+        self.namespaces.get(namespace)?.get(name)?.as_ref().ok()
+    }
+
+    fn index_anew(&mut self) {
+        self.index.clear();
+        for (namespace, names) in &self.namespaces {
+            for (name, parsed) in names {
+                if let Ok(object) = parsed {
+                    self.index.add(namespace, name, object);
+                }
+            }
+        }
+    }
+
     fn note_version(&mut self, metadata: &ObjectMeta) {
         let version = metadata.resource_version.as_deref().unwrap_or_default();
         self.version = self.version.max(version.parse().unwrap_or(0));
     }
 }
 
-fn open<K>(object: Object) -> (ObjectMeta, Parsed<K>)
+fn open<K>(mut object: Object) -> (ObjectMeta, Parsed<K>)
 where
     K: Resource<DynamicType = ()> + DeserializeOwned,
 {
+    trim(&mut object.json["metadata"]);
     let parsed = object.read::<K>().map_err(|error| error.to_string());
     let metadata = object.metadata;
     if let Err(error) = &parsed {
@@ -296,6 +353,18 @@ where
         warn!(kind = %K::kind(&()), namespace, name, error, "object does not parse");
     }
     (metadata, parsed.map(Arc::new))
+}
+
+/// Takes out what nobody reads.
+fn trim(metadata: &mut Value) {
+    let Some(metadata) = metadata.as_object_mut() else {
+        return;
+    };
+    metadata.remove("managedFields");
+    let annotations = metadata.get_mut("annotations");
+    if let Some(annotations) = annotations.and_then(Value::as_object_mut) {
+        annotations.remove(labels::LAST_APPLIED);
+    }
 }
 
 fn key(metadata: ObjectMeta) -> (String, String) {
@@ -324,18 +393,6 @@ impl<K> fmt::Debug for Cache<K> {
             .field("ready", &self.is_ready())
             .field("version", &self.read().version)
             .finish_non_exhaustive()
-    }
-}
-
-impl<K> Default for Objects<K> {
-    fn default() -> Self {
-        Self {
-            namespaces: BTreeMap::new(),
-            listing: BTreeMap::new(),
-            version: 0,
-            lists_begun: 0,
-            list_completed: 0,
-        }
     }
 }
 
@@ -421,6 +478,63 @@ mod tests {
         assert_eq!(take(&log), ["b 2>3", "a 1>-"]);
         assert!(cache.get("ns", "a").is_none());
         assert_eq!(cache.list("ns").len(), 1);
+    }
+
+    #[test]
+    fn an_object_is_found_by_what_it_holds_and_without_what_nobody_reads() {
+        let words: Words<ConfigMap> = |map| {
+            map.data
+                .iter()
+                .flatten()
+                .map(|(key, _)| key.clone())
+                .collect()
+        };
+        let cache = Cache::indexed(words, Vec::new());
+        let object = |name, version, words: &[&str]| {
+            let mut object = object(name, version);
+            object.json["data"] = words.iter().map(|word| (*word, "")).collect();
+            object.json["metadata"]["managedFields"] = json!([{"manager": "kubectl"}]);
+            object.json["metadata"]["annotations"] =
+                json!({"kubectl.kubernetes.io/last-applied-configuration": "{}", "own": "1"});
+            object
+        };
+        let found = |word: &str| {
+            let found = cache.holding("ns", word);
+            found
+                .iter()
+                .map(|map| map.metadata.name.clone().unwrap())
+                .collect::<Vec<_>>()
+        };
+        for event in [
+            Event::Init,
+            Event::InitApply(object("a", "1", &["x", "y"])),
+            Event::InitApply(object("b", "2", &["y"])),
+            Event::InitDone,
+        ] {
+            cache.take_up(event);
+        }
+        assert_eq!(
+            (found("x"), found("y")),
+            (vec!["a".to_owned()], vec!["a".to_owned(), "b".to_owned()])
+        );
+        cache.take_up(Event::Apply(object("a", "3", &["z"])));
+        cache.take_up(Event::Delete(object("b", "4", &["y"])));
+        assert_eq!(
+            (found("x").len(), found("y").len(), found("z").len()),
+            (0, 0, 1)
+        );
+        assert!(cache.holding("other", "z").is_empty());
+        for event in [
+            Event::Init,
+            Event::InitApply(object("b", "5", &["x"])),
+            Event::InitDone,
+        ] {
+            cache.take_up(event);
+        }
+        assert_eq!((found("x").len(), found("z").len()), (1, 0));
+        let metadata = &cache.get("ns", "b").unwrap().metadata;
+        assert!(metadata.managed_fields.is_none());
+        assert_eq!(metadata.annotations.as_ref().unwrap().len(), 1);
     }
 
     #[test]

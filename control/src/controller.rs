@@ -10,19 +10,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::{Client, ResourceExt};
+use kube::Client;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use self::queue::{Lane, Lanes, Outcome};
+use crate::api::Split;
 use crate::fleet::state::Wake;
 use crate::fleet::{self, Fleet};
 use crate::metrics::Metrics;
 use crate::reconcile::apex::{self, Apexes};
 use crate::reconcile::events::{Events, Sender};
-use crate::reconcile::objects::{Key, Keys, Name, Objects, Scope};
+use crate::reconcile::objects::{Key, Keys, Objects, Scope};
 use crate::reconcile::routers::{Policy, Routers};
 use crate::reconcile::{self, Context, Error, outcome};
 
@@ -294,7 +295,7 @@ impl Worker {
 fn limit(key: &Key) -> Duration {
     match key {
         Key::AnalysisRun(_) => reconcile::analysis::LOOK_LIMIT,
-        Key::Rollout(_) | Key::Service(_) | Key::Splits { .. } | Key::Apex(_) => LOOK_LIMIT,
+        Key::Rollout(_) | Key::Service(_) | Key::Split(_) | Key::Apex(_) => LOOK_LIMIT,
     }
 }
 
@@ -304,33 +305,25 @@ async fn look(context: &Context, key: &Key, now: Timestamp) -> Result<Option<Tim
         Key::AnalysisRun(name) => reconcile::analysis::reconcile(context, name, now).await,
         Key::Service(name) => reconcile::services::release(context, name).await,
         Key::Apex(name) => apex::reconcile(context, name, now).await,
-        Key::Splits { namespace } => reconcile::split::reconcile(context, namespace, now).await,
+        Key::Split(name) => reconcile::split::reconcile(context, name, now).await,
     }
 }
 
-/// A proxy has something new to say: the Split and its rollout are looked at.
+/// A proxy has something new to say of a Split.
 fn on_fleet(keys: &Keys, objects: &Objects, with_apexes: bool) -> fleet::Listener {
     let (keys, splits) = (Arc::clone(keys), objects.splits.clone());
-    let known = splits.clone();
-    let add = move |namespace: &str, name: &str| {
-        if let Some(split) = known.get(namespace, name).filter(|_| with_apexes) {
-            keys.add_apexes(&split);
+    let add = move |split: &Split| {
+        if with_apexes {
+            keys.add_apexes(split);
         }
-        keys.add(Key::Splits {
-            namespace: namespace.to_owned(),
-        });
-        keys.add(Key::Rollout(Name {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        }));
+        keys.add_split(split);
     };
     Box::new(move |wake| match wake {
-        Wake::Split { namespace, name } => add(namespace, name),
-        Wake::All => {
-            for split in splits.all() {
-                add(&split.namespace().unwrap_or_default(), &split.name_any());
-            }
-        }
+        Wake::Split { namespace, name } => splits
+            .get(namespace, name)
+            .iter()
+            .for_each(|split| add(split)),
+        Wake::All => splits.all().iter().for_each(|split| add(split)),
     })
 }
 

@@ -9,11 +9,13 @@
 //! | [`writes`] | what a key has written and must have in view before it is decided again |
 //! | [`status`] | the status patch, and the memory beside it |
 //! | [`services`] | revision Services, and Service selectors that nobody keeps any more |
-//! | [`split`] | the conditions of Splits |
+//! | [`split`] | the conditions of Splits, and who competes with whom |
 //! | [`apex`] | Services without a selector, whose EndpointSlices lead to the proxies |
 //! | [`routers`] | objects of other routers |
 //! | [`events`] | Events |
-//! | [`objects`] | the caches all of this reads, and which key a change concerns |
+//! | [`objects`] | the caches all of this reads |
+//! | [`words`] | by what objects are found in them |
+//! | [`concern`] | which keys a change concerns |
 //!
 //! Every write carries the resourceVersion it was decided on; a conflict means looking again.
 
@@ -40,6 +42,7 @@ use crate::measure::web::Web;
 pub mod analysis;
 pub mod apex;
 pub mod apply;
+mod concern;
 pub mod events;
 pub mod objects;
 pub mod observe;
@@ -48,6 +51,7 @@ pub mod routers;
 pub mod services;
 pub mod split;
 pub mod status;
+pub mod words;
 pub mod writes;
 
 /// What every look needs.

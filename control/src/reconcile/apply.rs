@@ -178,11 +178,19 @@ impl<'a> Writer<'a> {
 
     /// Whether the Rollout has a Split of its own after what was written.
     pub fn has_split(&self) -> bool {
-        let key = (Split::kind(&()).into_owned(), self.scene.name.name.clone());
-        match self.versions.get(&key) {
+        match self.versions.get(&self.split()) {
             Some(version) => !version.is_empty(),
             None => self.scene.own_split().is_some(),
         }
+    }
+
+    /// Whether this turn has written the Rollout's Split.
+    pub fn has_written_split(&self) -> bool {
+        self.versions.contains_key(&self.split())
+    }
+
+    fn split(&self) -> (String, String) {
+        (Split::kind(&()).into_owned(), self.scene.name.name.clone())
     }
 
     /// Makes a ReplicaSet that nobody controls the Rollout's own, or lets go of one (R1.4).

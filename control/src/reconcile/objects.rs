@@ -1,4 +1,4 @@
-//! The objects the controller decides on, as caches; and which keys a change of each concerns.
+//! The objects the controller decides on, as caches.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,20 +9,24 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use kube::runtime::watcher;
-use kube::{Client, Resource, ResourceExt};
+use kube::{Client, Resource};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::concern::{
+    on_apex, on_deployment, on_replica_set, on_rollout, on_run, on_service, on_slice, on_split,
+    on_split_of_apexes, on_template,
+};
+use super::words;
 use crate::api::rollout::{PLUGIN, ProxyRouting};
 use crate::api::{
     AnalysisRun, AnalysisTemplate, ClusterAnalysisTemplate, ReplicaSet, Rollout, Split, labels,
 };
-use crate::cache::{Cache, Change, Listener, feed};
+use crate::cache::{Cache, feed};
 use crate::controller::queue::{Lane, Laned, Lanes};
 use crate::rollout::plan::root_services;
-use crate::routing::endpoints::owner;
 use crate::wire::Collection;
 
 /// What is looked at by itself.
@@ -34,11 +38,8 @@ pub enum Key {
     AnalysisRun(Name),
     /// A Service that a Rollout has its hash in, or had.
     Service(Name),
-    /// All Splits of a namespace: who governs what is decided among them.
-    Splits {
-        /// The namespace.
-        namespace: String,
-    },
+    /// A Split without a Rollout: the conditions of one that has a Rollout are written with the Rollout's memory.
+    Split(Name),
     /// A Service that may be an apex.
     Apex(Name),
 }
@@ -151,7 +152,7 @@ impl Laned for Key {
         match self {
             Self::AnalysisRun(_) => Lane::Slow,
             Self::Apex(_) => Lane::Constant,
-            Self::Rollout(_) | Self::Service(_) | Self::Splits { .. } => Lane::Quick,
+            Self::Rollout(_) | Self::Service(_) | Self::Split(_) => Lane::Quick,
         }
     }
 }
@@ -159,20 +160,22 @@ impl Laned for Key {
 impl Objects {
     /// Empty caches that put what a change concerns into `keys`; `apexes` says whether there are any.
     pub fn new(keys: &Keys, apexes: bool) -> Self {
-        let rollouts = Cache::new(vec![on_rollout(keys)]);
-        let replica_sets = Cache::new(vec![on_replica_set(keys, &rollouts)]);
-        let mut of_services = vec![on_service(keys, &rollouts, &replica_sets)];
+        let rollouts = Cache::indexed(words::of_rollout, vec![on_rollout(keys)]);
+        let replica_sets = Cache::indexed(words::of_owned, vec![on_replica_set(keys, &rollouts)]);
         let mut of_splits = vec![on_split(keys)];
         if apexes {
-            of_services.push(on_apex(keys));
             of_splits.push(on_split_of_apexes(keys));
         }
-        let splits = Cache::new(of_splits);
+        let splits = Cache::indexed(words::of_split, of_splits);
+        let mut of_services = vec![on_service(keys, &rollouts, &replica_sets, &splits)];
+        if apexes {
+            of_services.push(on_apex(keys));
+        }
         Self {
             services: Cache::new(of_services),
             slices: Cache::new(vec![on_slice(keys, &splits)]),
             splits,
-            runs: Cache::new(vec![on_run(keys)]),
+            runs: Cache::indexed(words::of_owned, vec![on_run(keys)]),
             templates: Cache::new(vec![on_template(keys, &rollouts)]),
             cluster_templates: Cache::new(vec![on_template(keys, &rollouts)]),
             deployments: Cache::new(vec![on_deployment(keys, &rollouts)]),
@@ -286,7 +289,8 @@ impl Name {
         }
     }
 
-    fn new(namespace: &str, name: &str) -> Self {
+    /// The name that is made of these.
+    pub fn new(namespace: &str, name: &str) -> Self {
         Self {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
@@ -343,176 +347,4 @@ pub fn rollout_of(metadata: &ObjectMeta) -> Option<&OwnerReference> {
 pub fn controller_of(metadata: &ObjectMeta) -> Option<&OwnerReference> {
     let owners = metadata.owner_references.as_ref()?;
     owners.iter().find(|owner| owner.controller == Some(true))
-}
-
-fn on_rollout(keys: &Keys) -> Listener<Rollout> {
-    let keys = Arc::clone(keys);
-    Box::new(move |change| {
-        keys.add(Key::Rollout(Name::new(change.namespace, change.name)));
-        // A Service that is no longer named gets its selector back.
-        for name in both(change).flat_map(services_of).collect::<BTreeSet<_>>() {
-            keys.add(Key::Service(Name::new(change.namespace, &name)));
-        }
-    })
-}
-
-fn on_replica_set(keys: &Keys, rollouts: &Cache<Rollout>) -> Listener<ReplicaSet> {
-    let (keys, rollouts) = (Arc::clone(keys), rollouts.clone());
-    Box::new(move |change| {
-        for set in both(change) {
-            match controller_of(&set.metadata) {
-                Some(_) => keys.add_owner(&set.metadata),
-                // One without an owner may be adopted by any.
-                None => keys.add_rollouts(&rollouts, change.namespace, |_| true),
-            }
-        }
-    })
-}
-
-fn on_service(
-    keys: &Keys,
-    rollouts: &Cache<Rollout>,
-    sets: &Cache<ReplicaSet>,
-) -> Listener<Service> {
-    let (keys, rollouts, sets) = (Arc::clone(keys), rollouts.clone(), sets.clone());
-    Box::new(move |change| {
-        let name = change.name;
-        keys.add(Key::Service(Name::new(change.namespace, name)));
-        keys.add_rollouts(&rollouts, change.namespace, |rollout| {
-            services_of(rollout).contains(name)
-        });
-        if change.old.is_none() || change.new.is_none() {
-            keys.add(Key::Splits {
-                namespace: change.namespace.to_owned(),
-            });
-        }
-        // A revision Service belongs to a ReplicaSet, which belongs to a Rollout.
-        let owners = both(change).filter_map(|service| controller_of(&service.metadata));
-        for owner in owners.filter(|owner| owner.kind == "ReplicaSet") {
-            if let Some(set) = sets.get(change.namespace, &owner.name) {
-                keys.add_owner(&set.metadata);
-            }
-        }
-    })
-}
-
-fn on_split(keys: &Keys) -> Listener<Split> {
-    let keys = Arc::clone(keys);
-    Box::new(move |change| {
-        // A Split has its Rollout's name; one of another owner stands in the Rollout's way.
-        keys.add(Key::Rollout(Name::new(change.namespace, change.name)));
-        keys.add(Key::Splits {
-            namespace: change.namespace.to_owned(),
-        });
-    })
-}
-
-fn on_apex(keys: &Keys) -> Listener<Service> {
-    let keys = Arc::clone(keys);
-    Box::new(move |change| keys.add(Key::Apex(Name::new(change.namespace, change.name))))
-}
-
-fn on_split_of_apexes(keys: &Keys) -> Listener<Split> {
-    let keys = Arc::clone(keys);
-    Box::new(move |change| {
-        // What the proxies say of it stands in its status, and came from them first.
-        if both(change).count() < 2
-            || change.old.map(|old| &old.spec) != change.new.map(|new| &new.spec)
-        {
-            both(change).for_each(|split| keys.add_apexes(split));
-        }
-    })
-}
-
-/// The Service that a slice is of; and those whose Splits have it as a version, since they may lead to its pods.
-fn on_slice(keys: &Keys, splits: &Cache<Split>) -> Listener<EndpointSlice> {
-    let (keys, splits) = (Arc::clone(keys), splits.clone());
-    Box::new(move |change| {
-        let names = both(change).filter_map(owner).map(|(_, service)| service);
-        for name in names.collect::<BTreeSet<_>>() {
-            keys.add(Key::Apex(Name::new(change.namespace, name)));
-            for split in splits.list(change.namespace) {
-                if split
-                    .spec
-                    .versions
-                    .iter()
-                    .any(|version| version.service == name)
-                {
-                    keys.add_apexes(&split);
-                }
-            }
-        }
-    })
-}
-
-fn on_run(keys: &Keys) -> Listener<AnalysisRun> {
-    let keys = Arc::clone(keys);
-    Box::new(move |change| {
-        keys.add(Key::AnalysisRun(Name::new(change.namespace, change.name)));
-        for run in both(change) {
-            keys.add_owner(&run.metadata);
-        }
-    })
-}
-
-fn on_template<K: 'static>(keys: &Keys, rollouts: &Cache<Rollout>) -> Listener<K> {
-    let (keys, rollouts) = (Arc::clone(keys), rollouts.clone());
-    Box::new(move |change| {
-        let rollouts = match change.namespace {
-            "" => rollouts.all(),
-            namespace => rollouts.list(namespace),
-        };
-        for rollout in rollouts {
-            keys.add(Key::Rollout(Name::of(&rollout.metadata)));
-        }
-    })
-}
-
-fn on_deployment(keys: &Keys, rollouts: &Cache<Rollout>) -> Listener<Deployment> {
-    let (keys, rollouts) = (Arc::clone(keys), rollouts.clone());
-    Box::new(move |change| {
-        keys.add_rollouts(&rollouts, change.namespace, |rollout| {
-            let workload = rollout.spec.workload_ref.as_ref();
-            workload.and_then(|workload| workload.name.as_deref()) == Some(change.name)
-        });
-    })
-}
-
-impl Lanes<Key> {
-    /// The Services that a Split governs, which may be apexes.
-    pub fn add_apexes(&self, split: &Split) {
-        let namespace = split.namespace().unwrap_or_default();
-        let governed = split.spec.rules.iter().flat_map(|rule| &rule.services);
-        for service in governed.collect::<BTreeSet<_>>() {
-            self.add(Key::Apex(Name::new(&namespace, service)));
-        }
-    }
-
-    fn add_owner(&self, metadata: &ObjectMeta) {
-        if let Some(owner) = rollout_of(metadata) {
-            let namespace = metadata.namespace.as_deref().unwrap_or_default();
-            self.add(Key::Rollout(Name::new(namespace, &owner.name)));
-        }
-    }
-
-    fn add_rollouts(
-        &self,
-        rollouts: &Cache<Rollout>,
-        namespace: &str,
-        concerned: impl Fn(&Rollout) -> bool,
-    ) {
-        for rollout in rollouts.list(namespace) {
-            if concerned(&rollout) {
-                self.add(Key::Rollout(Name::new(namespace, &rollout.name_any())));
-            }
-        }
-    }
-}
-
-/// The object as it was and as it is.
-fn both<'a, K>(change: &Change<'a, K>) -> impl Iterator<Item = &'a K> + use<'a, K> {
-    [change.old, change.new]
-        .into_iter()
-        .flatten()
-        .map(AsRef::as_ref)
 }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodTemplate, Service};
 use kube::ResourceExt;
-use kube::api::{ListParams, ObjectMeta};
+use kube::api::ListParams;
 use kube::core::Selector;
 
 use super::objects::{Deployment, Name, controller_of, services_of};
 use super::services::{self, Target};
+use super::split;
 use super::{Context, Error};
 use crate::analysis::build::Role;
 use crate::analysis::template::Templates;
@@ -23,8 +24,7 @@ use crate::rollout::observed::{
     self, Failure, Metadata, Observed, Revision, Run, RunPhase, WrittenSplit,
 };
 use crate::rollout::plan::{References, Workload};
-use crate::routing::govern::Governed;
-use crate::routing::split::{RawSplit, read};
+use crate::routing::split::RawSplit;
 use crate::wire::Collection;
 
 /// A Rollout and what belongs to it, as one moment's caches show it.
@@ -49,13 +49,7 @@ pub fn scene(context: &Context, name: &Name) -> Option<Scene> {
     let objects = &context.objects;
     let namespace = name.namespace.as_str();
     let rollout = objects.rollouts.get(namespace, &name.name)?;
-    let uid = rollout.uid();
-    let owned =
-        |metadata: &ObjectMeta| controller_of(metadata).map(|owner| &owner.uid) == uid.as_ref();
-    let mut sets = objects.replica_sets.list(namespace);
-    sets.retain(|set| owned(&set.metadata));
-    let mut runs = objects.runs.list(namespace);
-    runs.retain(|run| owned(&run.metadata));
+    let uid = rollout.uid().unwrap_or_default();
     let named = services_of(&rollout);
     let services = named
         .iter()
@@ -64,10 +58,10 @@ pub fn scene(context: &Context, name: &Name) -> Option<Scene> {
     Some(Scene {
         name: name.clone(),
         split: objects.splits.get(namespace, &name.name),
+        sets: objects.replica_sets.holding(namespace, &uid),
+        runs: objects.runs.holding(namespace, &uid),
         rollout,
-        sets,
         services,
-        runs,
     })
 }
 
@@ -235,23 +229,11 @@ fn fleet(context: &Context, split: &Split) -> observed::Fleet {
         .view(fleet, &uid, split.metadata.generation.unwrap_or_default());
     // A proxy that does not know routes acknowledges a Split without having read them.
     let asks_for_routes = split.spec.rules.iter().any(|rule| !rule.routes.is_empty());
-    if asks_for_routes || has_lost(context, split, fleet) {
+    if asks_for_routes || split::has_lost(context, split) {
         view.behind.clone_from(&view.proxies);
         view.verified_at = None;
     }
     view
-}
-
-fn has_lost(context: &Context, split: &Split, fleet: &str) -> bool {
-    let namespace = split.namespace().unwrap_or_default();
-    let all = context.objects.splits.list(&namespace);
-    let mut all: Vec<_> = all.iter().map(|split| read(&raw(split))).collect();
-    all.retain(|split| split.fleet == fleet);
-    let governed = Governed::new(&all);
-    governed
-        .lost
-        .iter()
-        .any(|lost| Some(&all[lost.split].uid) == split.metadata.uid.as_ref())
 }
 
 /// A Split as routing reads it.

@@ -9,10 +9,10 @@ use tracing::warn;
 use super::apply::Writer;
 use super::objects::{Key, Name, controller_of};
 use super::observe::{self, Scene};
-use super::{Context, Error, apex, status};
+use super::{Context, Error, apex, split, status, words};
 use crate::api::labels;
 use crate::api::rollout::RolloutStatus;
-use crate::api::split::Memory;
+use crate::api::split::{Memory, SplitStatus};
 use crate::rollout::decision::{Event, EventKind};
 use crate::rollout::{Action, Decision, State, decide};
 use crate::rollout::{plan, restart};
@@ -67,7 +67,7 @@ async fn step(
                 .first()
                 .map(ToString::to_string)
                 .unwrap_or_default();
-            write_memory(scene, writer, &decision.memory).await?;
+            write_memory(context, scene, writer, &decision.memory, now).await?;
             if write_status(scene, writer, &decision).await? {
                 let all: Vec<String> = complaints.iter().map(ToString::to_string).collect();
                 warn!(rollout = %scene.name, "the spec is invalid: {}", all.join("; "));
@@ -98,7 +98,7 @@ async fn step(
         }
         tell(Some(done));
     }
-    write_memory(scene, writer, &decision.memory).await?;
+    write_memory(context, scene, writer, &decision.memory, now).await?;
     write_status(scene, writer, &decision).await?;
     tell(None);
     let about_routers = context.routers.look_again(&scene.rollout, now);
@@ -122,7 +122,9 @@ async fn settle_ownership(
         return Ok(false);
     };
     let mut settled = false;
-    for set in context.objects.replica_sets.list(&scene.name.namespace) {
+    let orphans = &context.objects.replica_sets;
+    let orphans = orphans.holding(&scene.name.namespace, words::NOBODY);
+    for set in scene.sets.iter().chain(&orphans) {
         let matches = selector.matches(set.labels());
         let ours = controller_of(&set.metadata)
             .map(|owner| Some(&owner.uid) == scene.rollout.metadata.uid.as_ref());
@@ -131,7 +133,7 @@ async fn settle_ownership(
             Some(true) if !matches => false,
             None | Some(_) => continue,
         };
-        writer.own(&set, change).await?;
+        writer.own(set, change).await?;
         settled = true;
     }
     Ok(settled)
@@ -161,22 +163,20 @@ async fn tell_of_failure(
     Ok(())
 }
 
-/// Writes the memory where it belongs now: into the Split's status, or the annotation while there is no Split.
+/// Writes the memory where it belongs now: into the Split's status, beside what is to be said of the Split, or the annotation while
+/// there is no Split.
 ///
 /// It goes before the status: should we die between the two, the same decision is taken again and finds it there.
 async fn write_memory(
+    context: &Context,
     scene: &Scene,
     writer: &mut Writer<'_>,
     memory: &Memory,
+    now: Timestamp,
 ) -> Result<(), Error> {
     let annotated = scene.rollout.annotations().contains_key(labels::STATE);
     if writer.has_split() {
-        let old = scene
-            .own_split()
-            .and_then(|split| split.status.clone())
-            .unwrap_or_default()
-            .memory;
-        if let Some(patch) = status::difference(&old, memory) {
+        if let Some(patch) = split_status(context, scene, writer, memory, now) {
             writer.patch_split_status(patch).await?;
         }
         return match annotated {
@@ -197,6 +197,27 @@ async fn write_memory(
         }
         false => Ok(()),
     }
+}
+
+/// What is new in the status of the Rollout's Split. What is to be said of a Split that this turn has written is said when it is in
+/// view.
+fn split_status(
+    context: &Context,
+    scene: &Scene,
+    writer: &Writer<'_>,
+    memory: &Memory,
+    now: Timestamp,
+) -> Option<Value> {
+    let split = scene.own_split();
+    let old = split.and_then(|split| split.status.clone());
+    let old = old.unwrap_or_default();
+    let said = split.filter(|_| !writer.has_written_split());
+    let said = said.map(|split| split::said(context, split, now));
+    let new = SplitStatus {
+        memory: memory.clone(),
+        ..said.unwrap_or_else(|| old.clone())
+    };
+    status::difference(&old, &new)
 }
 
 fn annotation(memory: Option<&Memory>) -> Value {

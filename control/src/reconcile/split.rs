@@ -2,7 +2,6 @@
 //! of its fleet serves it with effective shares as desired); and beside them what the proxies do serve.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -11,7 +10,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use tracing::warn;
 
-use super::objects::rollout_of;
+use super::objects::{Name, rollout_of};
 use super::observe::raw;
 use super::status::difference;
 use super::{Context, Error};
@@ -23,29 +22,34 @@ use crate::routing::notice::{Notice, Reason, on_splits};
 use crate::routing::split::{ReadSplit, read};
 use crate::wire::Collection;
 
-/// Writes the conditions of our Splits of a namespace that have changed.
+/// Writes the conditions of a Split without a Rollout, if they have changed.
 ///
 /// # Errors
 ///
-/// When the API server refuses, or a Split has changed meanwhile.
+/// When the API server refuses, or the Split has changed meanwhile.
 pub async fn reconcile(
     context: &Context,
-    namespace: &str,
+    name: &Name,
     now: Timestamp,
 ) -> Result<Option<Timestamp>, Error> {
-    let splits = context.objects.splits.list(namespace);
-    let notices = notices(context, &splits);
-    let mut first_error = None;
-    for split in splits.iter().filter(|split| is_own(context, split)) {
-        let about: Vec<&Notice> = notices
-            .iter()
-            .filter(|notice| notice.name == split.name_any())
-            .collect();
-        if let Err(error) = write(context, split, &about, now).await {
-            first_error.get_or_insert(error);
-        }
-    }
-    first_error.map_or(Ok(None), Err)
+    let split = context.objects.splits.get(&name.namespace, &name.name);
+    let Some(split) = split.filter(|split| is_own(context, split)) else {
+        return Ok(None);
+    };
+    let status = split.status.clone().unwrap_or_default();
+    let new = said(context, &split, now);
+    let Some(difference) = difference(&status, &new) else {
+        return Ok(None);
+    };
+    let patch = json!({
+        "metadata": {"resourceVersion": split.metadata.resource_version},
+        "status": difference,
+    });
+    let api = Collection::<Split>::within(&context.client, &name.namespace);
+    api.patch_status(&name.name, &PatchParams::default(), &Patch::Merge(&patch))
+        .await
+        .map_err(|source| Error::api(format!("Split {name}"), source))?;
+    Ok(None)
 }
 
 /// Whether a Split is ours to speak of. Another controller may have another fleet, and would contradict us without end: a Rollout's Split
@@ -59,60 +63,62 @@ fn is_own(context: &Context, split: &Split) -> bool {
     rollout.is_some_and(|rollout| rollout.metadata.uid.as_ref() == Some(&owner.uid))
 }
 
-/// What is to be said of Splits; those of different fleets do not stand in each other's way.
-fn notices(context: &Context, splits: &[Arc<Split>]) -> Vec<Notice> {
-    let mut fleets: BTreeMap<String, Vec<ReadSplit>> = BTreeMap::new();
-    for split in splits {
-        let split = read(&raw(split));
-        fleets.entry(split.fleet.clone()).or_default().push(split);
-    }
-    let exists =
-        |namespace: &str, name: &str| context.objects.services.get(namespace, name).is_some();
-    let of_fleet = |splits: &Vec<ReadSplit>| on_splits(splits, &Governed::new(splits), exists);
-    fleets.values().flat_map(of_fleet).collect()
-}
-
-async fn write(
-    context: &Context,
-    split: &Split,
-    about: &[&Notice],
-    now: Timestamp,
-) -> Result<(), Error> {
+/// A Split's status with what is to be said of it now; its memory is left alone. A new complaint is logged.
+pub fn said(context: &Context, split: &Split, now: Timestamp) -> SplitStatus {
     let generation = split.metadata.generation.unwrap_or_default();
     let status = split.status.clone().unwrap_or_default();
-    let read = read(&raw(split));
-    let view = context.fleet.view(&read.fleet, &read.uid, generation);
-    let wanted = [accepted(about), verified(&view, about)];
+    let competing = competing(context, split);
+    let notices = notices(context, &competing);
+    let about: Vec<&Notice> = notices
+        .iter()
+        .filter(|notice| notice.name == split.name_any())
+        .collect();
+    let ReadSplit { fleet, uid, .. } = &competing[0];
+    let view = context.fleet.view(fleet, uid, generation);
     let mut conditions = status.conditions.clone();
-    for wanted in wanted {
+    for wanted in [accepted(&about), verified(&view, &about)] {
         set(&mut conditions, wanted, generation, now);
     }
-    let new = SplitStatus {
+    let before = about_acceptance(&status.conditions);
+    let complaint = about_acceptance(&conditions);
+    if let Some(complaint) = complaint.filter(|text| before.as_ref() != Some(text)) {
+        warn!(split = %Name::of(&split.metadata), "{complaint}");
+    }
+    SplitStatus {
         observed_generation: Some(generation),
         conditions,
-        effective: context.fleet.effective(&read.fleet, &read.uid, &split.spec),
-        memory: status.memory.clone(),
-    };
-    let Some(difference) = difference(&status, &new) else {
-        return Ok(());
-    };
-    let patch = json!({
-        "metadata": {"resourceVersion": split.metadata.resource_version},
-        "status": difference,
-    });
-    let name = split.name_any();
-    let said = about_acceptance(&status.conditions);
-    if let Some(complaint) =
-        about_acceptance(&new.conditions).filter(|text| said.as_ref() != Some(text))
-    {
-        warn!(split = %name, "{complaint}");
+        effective: context.fleet.effective(fleet, uid, &split.spec),
+        memory: status.memory,
     }
-    let namespace = split.namespace().unwrap_or_default();
-    let api = Collection::<Split>::within(&context.client, &namespace);
-    api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch))
-        .await
-        .map_err(|source| Error::api(format!("Split {name}"), source))?;
-    Ok(())
+}
+
+/// Whether an older Split of its fleet has one of the Services that it governs.
+pub fn has_lost(context: &Context, split: &Split) -> bool {
+    let competing = competing(context, split);
+    let mut lost = Governed::new(&competing).lost.into_iter();
+    lost.any(|lost| lost.split == 0)
+}
+
+/// The Split, and after it those of its fleet that would govern a Service of its own; those of other fleets do not stand in its way.
+fn competing(context: &Context, split: &Split) -> Vec<ReadSplit> {
+    let own = read(&raw(split));
+    let splits = &context.objects.splits;
+    let services = own.services.iter();
+    let others = services.flat_map(|service| splits.holding(&own.namespace, service));
+    let others: BTreeMap<_, _> = others.map(|other| (other.name_any(), other)).collect();
+    let others = others.values().filter(|other| other.uid() != split.uid());
+    let others = others
+        .map(|other| read(&raw(other)))
+        .filter(|other| other.fleet == own.fleet);
+    let others: Vec<_> = others.collect();
+    [own].into_iter().chain(others).collect()
+}
+
+/// What is to be said of Splits of one fleet.
+fn notices(context: &Context, splits: &[ReadSplit]) -> Vec<Notice> {
+    let exists =
+        |namespace: &str, name: &str| context.objects.services.get(namespace, name).is_some();
+    on_splits(splits, &Governed::new(splits), exists)
 }
 
 /// Why a Split is not served as it is written, if it is not.
