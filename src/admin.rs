@@ -19,6 +19,8 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use http::{StatusCode, header};
 use jiff::Timestamp;
+#[cfg(target_os = "linux")]
+use prometheus::process_collector::ProcessCollector;
 use prometheus::{Registry, TextEncoder};
 use serde::Deserialize;
 use sidestep_control::fleet::report::Hello;
@@ -71,6 +73,17 @@ async fn ready(State(admin): State<Admin>) -> Response {
 
 async fn metrics(State(admin): State<Admin>) -> Response {
     exposition(&admin.registry)
+}
+
+/// Where the metrics of a process are kept; those that Prometheus clients give of the process itself are there: `process_*`.
+///
+/// # Errors
+/// None that is known: names would have to clash.
+pub(crate) fn registry() -> prometheus::Result<Registry> {
+    let registry = Registry::new();
+    #[cfg(target_os = "linux")]
+    registry.register(Box::new(ProcessCollector::for_self()))?;
+    Ok(registry)
 }
 
 /// `/metrics` alone.

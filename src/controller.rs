@@ -8,7 +8,6 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use http::StatusCode;
-use prometheus::Registry;
 use sidestep_control::controller::{self, Controller};
 use sidestep_control::fleet;
 use sidestep_control::lease::{self, Leadership};
@@ -119,7 +118,7 @@ async fn serve(
     settings: &ControllerSettings,
     controller: &Controller,
 ) -> anyhow::Result<()> {
-    let registry = Registry::new();
+    let registry = admin::registry()?;
     controller.metrics().register(&registry)?;
     let metrics = bind(settings.metrics, "--metrics-port").await?;
     let health = bind(settings.health, "--healthz-port").await?;

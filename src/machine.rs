@@ -19,7 +19,7 @@ use sidestep_proxy::{Config, Proxy, TableHandle};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::admin::{Admin, started_at};
+use crate::admin::{self, Admin, started_at};
 use crate::client::Session;
 use crate::dashboard::Dashboard;
 use crate::membership;
@@ -116,7 +116,7 @@ impl Machine {
         dashboard: Option<TcpListener>,
     ) -> anyhow::Result<()> {
         let client = self.session.client.clone();
-        let registry = Registry::new();
+        let registry = admin::registry()?;
         sidestep_proxy::metrics::register(&registry, self.tables.clone())?;
         membership::announce(&client, self.admin).await?;
 

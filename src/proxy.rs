@@ -5,14 +5,13 @@
 
 use std::sync::Arc;
 
-use prometheus::Registry;
 use sidestep_control::routing::{self, Attached};
 use sidestep_proxy::Proxy;
 use sidestep_proxy::table::Pick;
 use tokio::sync::watch;
 use tracing::info;
 
-use crate::admin::{Admin, started_at};
+use crate::admin::{self, Admin, started_at};
 use crate::cli::Connection;
 use crate::client::{Session, connect};
 use crate::parts::{Parts, bind, proxy_complaint};
@@ -29,7 +28,7 @@ pub(crate) async fn run(settings: ProxySettings, connection: Connection) -> anyh
     let admin = bind(settings.admin, "--admin").await?;
     info!(listen = %proxy.local_addr(), admin = %admin.local_addr()?, "serving");
     let draining = watch::Sender::new(false);
-    let registry = Registry::new();
+    let registry = admin::registry()?;
     sidestep_proxy::metrics::register(&registry, proxy.handle())?;
     let pages = Admin {
         tables: proxy.handle(),
