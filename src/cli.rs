@@ -222,6 +222,10 @@ pub(crate) struct ControllerArgs {
     /// Class of the Ingresses that the proxies serve: those stand in nobody's way
     #[arg(long, value_name = "CLASS", default_value = "sidestep")]
     pub(crate) ingress_class: String,
+    /// Write into Ingresses where callers find the proxies: the addresses of the Service, in the proxies' namespace, that the label
+    /// sidestep.dev/ingress-class gives their class to
+    #[arg(long)]
+    pub(crate) ingress_status: bool,
     /// Rollouts looked at side by side
     #[arg(long, value_name = "N", default_value = "10")]
     pub(crate) rollout_threads: std::num::NonZeroUsize,

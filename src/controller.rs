@@ -157,6 +157,7 @@ fn config(settings: &ControllerSettings, session: &Session) -> controller::Confi
         },
         foreign_routers: settings.foreign_routers,
         ingress_class: settings.ingress_class.clone(),
+        ingress_status: settings.ingress_status,
         workers: settings.workers,
         run_workers: settings.run_workers,
         resync: settings.resync,

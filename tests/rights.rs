@@ -14,6 +14,7 @@ use sidestep_control::api::{AnalysisRun, Rollout, Split};
 use tokio::time::{interval, timeout};
 
 use crate::controller::{phase, service};
+use crate::ingress::ingress;
 use crate::support::cluster::World;
 use crate::support::cluster::audit::{lines, right};
 use crate::support::session::DEADLINE;
@@ -38,15 +39,19 @@ async fn every_right_is_used_and_nothing_else_is_asked_for() {
         "--set=controller.secrets[0].namespace={app},proxy.tls.enabled=true,proxy.tls.secrets[0].namespace={app},\
          proxy.tls.secrets[1].namespace={system},proxy.tls.secrets[1].names[0]=edge"
     );
-    stage.system.install(&[&secrets]).await;
+    let apexes = "--set=apex.enabled=true,apex.ports=10000-10015";
+    stage.system.install(&[&secrets, apexes]).await;
+    stage.say_where_callers_go().await;
+    stage.lead_callers_inside().await;
     stage.release_a_canary().await;
     stage.give_back_a_selector().await;
     stage.take_over_workloads().await;
     stage.judge_by_a_secret().await;
     stage.meet_other_routers().await;
     stage.lose_answers().await;
+    stage.lose_an_answer_about_slices().await;
 
-    let rules = stage.system.render(&[&secrets]).await;
+    let rules = stage.system.render(&[&secrets, apexes]).await;
     stage.refuse_the_rest().await;
     stage.system.stop().await;
     for account in ["sidestep-controller", "sidestep-proxy"] {
@@ -61,6 +66,40 @@ async fn every_right_is_used_and_nothing_else_is_asked_for() {
         granted.remove(ASKED_BY_ADMISSION);
         let unused: Vec<_> = granted.difference(&used).collect();
         assert!(unused.is_empty(), "{account} does not need: {unused:#?}");
+    }
+}
+
+/// Callers are led astray by whoever may write slices and the status of Ingresses.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_not_everybody_needs_is_granted_by_value_alone() {
+    let world = World::start().await;
+    for (value, extra) in [
+        (
+            "apex.enabled=true",
+            ["create", "update", "delete"]
+                .map(|verb| right(verb, "discovery.k8s.io", "endpointslices"))
+                .into_iter()
+                .chain([right("get", "discovery.k8s.io", "endpointslices")])
+                .chain([right("delete", "", "endpoints")])
+                .collect::<BTreeSet<_>>(),
+        ),
+        (
+            "ingressClass.status=true",
+            [
+                "list ingresses",
+                "watch ingresses",
+                "patch ingresses/status",
+            ]
+            .map(|right| format!("{right}.networking.k8s.io"))
+            .into(),
+        ),
+    ] {
+        let plain = "--set=apex.enabled=false,ingressClass.status=false";
+        let without = granted(&world.render(&[plain]).await, "sidestep-controller");
+        let with = format!("{plain},{value}");
+        let with = granted(&world.render(&[&with]).await, "sidestep-controller");
+        let found: BTreeSet<_> = with.difference(&without).cloned().collect();
+        assert_eq!(found, extra, "{value}");
     }
 }
 
@@ -206,6 +245,45 @@ impl Stage {
         let selected = ListParams::default().labels(&format!("app={rollout}"));
         let listed = api.list(&selected).await.unwrap();
         listed.iter().map(|set| set.name_any()).collect()
+    }
+
+    /// An Ingress of the class, and an address of the proxies.
+    async fn say_where_callers_go(&self) {
+        let class = &self.system.namespace;
+        self.app.create(&ingress("web", class)).await;
+        let addresses = json!([{"ip": "203.0.113.7"}]);
+        self.system.balance(&addresses).await;
+        self.app.until_callers_go_to("web", &addresses).await;
+    }
+
+    /// A Service that loses its selector, and a proxy that goes.
+    async fn lead_callers_inside(&self) {
+        self.create_services("inside").await;
+        let inside = self.rollout("inside", &Self::routed("inside"));
+        self.app.create(&inside).await;
+        self.until_phase("inside", "Healthy").await;
+        let services: Api<Service> = self.app.api();
+        let without = Patch::Merge(json!({"spec": {"selector": null}}));
+        let how = PatchParams::default();
+        services.patch("inside", &how, &without).await.unwrap();
+        for right in [
+            right("create", "discovery.k8s.io", "endpointslices"),
+            right("delete", "discovery.k8s.io", "endpointslices"),
+            right("delete", "", "endpoints"),
+        ] {
+            self.until_used(&right).await;
+        }
+        self.lose_a_proxy().await;
+        let update = right("update", "discovery.k8s.io", "endpointslices");
+        self.until_used(&update).await;
+    }
+
+    async fn lose_a_proxy(&self) {
+        let pods: Api<Pod> = self.system.api();
+        let selected = ListParams::default().labels("app.kubernetes.io/component=proxy");
+        let proxies = pods.list(&selected).await.unwrap();
+        let proxy = proxies.items.first().unwrap().name_any();
+        pods.delete(&proxy, &DeleteParams::default()).await.unwrap();
     }
 
     /// A Service that a Rollout had its hash in which is gone.
@@ -359,6 +437,16 @@ impl Stage {
         self.until_phase("doubt", "Healthy").await;
     }
 
+    /// As a proxy goes.
+    async fn lose_an_answer_about_slices(&self) {
+        self.break_writes("endpointslices", "discovery.k8s.io")
+            .await;
+        self.lose_a_proxy().await;
+        let get = right("get", "discovery.k8s.io", "endpointslices");
+        self.until_used(&get).await;
+        self.mend_writes().await;
+    }
+
     /// From now on the API server answers the controller's writes of a resource with an error of its own: nobody can know whether they
     /// were done.
     async fn break_writes(&self, resource: &str, group: &str) {
@@ -446,7 +534,6 @@ impl Stage {
                 ("delete", "argoproj.io", "rollouts"),
                 ("create", "rbac.authorization.k8s.io", "rolebindings"),
                 ("patch", "", "endpoints"),
-                ("create", "discovery.k8s.io", "endpointslices"),
                 ("patch", "", "namespaces"),
             ] {
                 let allowed = self.app.allows(&user, verb, group, resource).await;
@@ -459,6 +546,8 @@ impl Stage {
         );
         for (verb, group, resource) in [
             ("get", "", "secrets"),
+            ("create", "discovery.k8s.io", "endpointslices"),
+            ("patch", "networking.k8s.io", "ingresses/status"),
             ("patch", "sidestep.dev", "splits"),
             ("patch", "", "services"),
             ("list", "", "pods"),

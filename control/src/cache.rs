@@ -67,6 +67,7 @@ struct Shared<K> {
     objects: RwLock<Objects<K>>,
     ready: watch::Sender<bool>,
     listeners: Vec<Listener<K>>,
+    trim: fn(&mut K),
 }
 
 struct Objects<K> {
@@ -92,10 +93,20 @@ impl<K> Cache<K> {
 
     /// One whose objects can be found by words that they hold: see [`Self::holding`].
     pub fn indexed(words: Words<K>, listeners: Vec<Listener<K>>) -> Self {
+        Self::made(words, listeners, |_| {})
+    }
+
+    /// One that keeps, and tells of, what `trim` leaves of its objects.
+    pub fn trimmed(trim: fn(&mut K), listeners: Vec<Listener<K>>) -> Self {
+        Self::made(|_| BTreeSet::new(), listeners, trim)
+    }
+
+    fn made(words: Words<K>, listeners: Vec<Listener<K>>, trim: fn(&mut K)) -> Self {
         Self(Arc::new(Shared {
             objects: RwLock::new(Objects::new(words)),
             ready: watch::Sender::new(false),
             listeners,
+            trim,
         }))
     }
 
@@ -222,7 +233,7 @@ impl<K: Resource<DynamicType = ()> + DeserializeOwned> Cache<K> {
                 objects.listing.clear();
             }
             Event::InitApply(object) => {
-                let (metadata, parsed) = open(object);
+                let (metadata, parsed) = open(object, self.0.trim);
                 let mut objects = self.write();
                 objects.note_version(&metadata);
                 let (namespace, name) = key(metadata);
@@ -234,7 +245,7 @@ impl<K: Resource<DynamicType = ()> + DeserializeOwned> Cache<K> {
             }
             Event::InitDone => self.complete_list(),
             Event::Apply(object) => {
-                let (metadata, parsed) = open(object);
+                let (metadata, parsed) = open(object, self.0.trim);
                 self.replace(metadata, Some(parsed));
             }
             Event::Delete(object) => {
@@ -340,7 +351,7 @@ impl<K> Objects<K> {
     }
 }
 
-fn open<K>(mut object: Object) -> (ObjectMeta, Parsed<K>)
+fn open<K>(mut object: Object, trimmed: fn(&mut K)) -> (ObjectMeta, Parsed<K>)
 where
     K: Resource<DynamicType = ()> + DeserializeOwned,
 {
@@ -352,7 +363,11 @@ where
         let namespace = metadata.namespace.as_deref().unwrap_or_default();
         warn!(kind = %K::kind(&()), namespace, name, error, "object does not parse");
     }
-    (metadata, parsed.map(Arc::new))
+    let parsed = parsed.map(|mut object| {
+        trimmed(&mut object);
+        Arc::new(object)
+    });
+    (metadata, parsed)
 }
 
 /// Takes out what nobody reads.

@@ -23,7 +23,7 @@ use crate::fleet::{self, Fleet};
 use crate::metrics::Metrics;
 use crate::reconcile::apex::{self, Apexes};
 use crate::reconcile::events::{Events, Sender};
-use crate::reconcile::objects::{Key, Keys, Objects, Scope};
+use crate::reconcile::objects::{Extras, Key, Keys, Objects, Scope};
 use crate::reconcile::routers::{Policy, Routers};
 use crate::reconcile::{self, Context, Error, outcome};
 
@@ -48,6 +48,8 @@ pub struct Config {
     pub foreign_routers: Policy,
     /// The class of the Ingresses that the proxies serve.
     pub ingress_class: String,
+    /// Write into Ingresses where callers find the proxies: at which Services, labelled with a class, of the fleet's namespace.
+    pub ingress_status: bool,
     /// Keys looked at side by side, AnalysisRuns aside.
     pub workers: NonZeroUsize,
     /// AnalysisRuns looked at side by side. Such a look mostly waits; up to 16 metrics of each are asked at once.
@@ -61,6 +63,13 @@ impl Config {
         matches!(self.apexes, apex::Policy::Ports(_))
     }
 
+    fn extras(&self) -> Extras {
+        Extras {
+            slices: self.has_apexes(),
+            entrances: self.ingress_status.then(|| self.fleet.namespace.clone()),
+        }
+    }
+
     /// A controller of all objects there are, with the numbers that Argo's has by default.
     pub fn new(fleet: fleet::Config) -> Self {
         const THREADS: NonZeroUsize = NonZeroUsize::new(10).expect("10 is above 0");
@@ -71,6 +80,7 @@ impl Config {
             apexes: apex::Policy::default(),
             foreign_routers: Policy::default(),
             ingress_class: "sidestep".to_owned(),
+            ingress_status: false,
             workers: THREADS,
             run_workers: ANALYSIS_THREADS,
             resync: Duration::from_secs(900),
@@ -159,7 +169,7 @@ impl Controller {
         context.objects.feed(
             &context.client,
             &config.scope,
-            config.has_apexes(),
+            &config.extras(),
             tasks,
             cancel,
         );
@@ -295,7 +305,9 @@ impl Worker {
 fn limit(key: &Key) -> Duration {
     match key {
         Key::AnalysisRun(_) => reconcile::analysis::LOOK_LIMIT,
-        Key::Rollout(_) | Key::Service(_) | Key::Split(_) | Key::Apex(_) => LOOK_LIMIT,
+        Key::Rollout(_) | Key::Service(_) | Key::Split(_) | Key::Apex(_) | Key::Ingress(_) => {
+            LOOK_LIMIT
+        }
     }
 }
 
@@ -305,6 +317,9 @@ async fn look(context: &Context, key: &Key, now: Timestamp) -> Result<Option<Tim
         Key::AnalysisRun(name) => reconcile::analysis::reconcile(context, name, now).await,
         Key::Service(name) => reconcile::services::release(context, name).await,
         Key::Apex(name) => apex::reconcile(context, name, now).await,
+        Key::Ingress(name) => reconcile::ingress::reconcile(context, name)
+            .await
+            .map(|()| None),
         Key::Split(name) => reconcile::split::reconcile(context, name, now).await,
     }
 }

@@ -214,7 +214,7 @@ impl Metrics {
         let key = match key {
             Key::Rollout(name) => (Looked::Rollout, name.clone()),
             Key::AnalysisRun(name) => (Looked::AnalysisRun, name.clone()),
-            Key::Service(_) | Key::Split(_) | Key::Apex(_) => return,
+            Key::Service(_) | Key::Split(_) | Key::Apex(_) | Key::Ingress(_) => return,
         };
         let mut looks = lock(&self.looks);
         let looks = looks.entry(key).or_default();

@@ -11,6 +11,7 @@
 //! | [`services`] | revision Services, and Service selectors that nobody keeps any more |
 //! | [`split`] | the conditions of Splits, and who competes with whom |
 //! | [`apex`] | Services without a selector, whose EndpointSlices lead to the proxies |
+//! | [`ingress`] | where callers go, in the status of Ingresses |
 //! | [`routers`] | objects of other routers |
 //! | [`events`] | Events |
 //! | [`objects`] | the caches all of this reads |
@@ -44,6 +45,7 @@ pub mod apex;
 pub mod apply;
 mod concern;
 pub mod events;
+pub mod ingress;
 pub mod objects;
 pub mod observe;
 pub mod rollout;

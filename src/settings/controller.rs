@@ -34,6 +34,8 @@ pub(crate) struct ControllerSettings {
     pub(crate) foreign_routers: Policy,
     /// The class of the Ingresses that the proxies serve.
     pub(crate) ingress_class: String,
+    /// Write into Ingresses where callers find the proxies.
+    pub(crate) ingress_status: bool,
     /// Rollouts looked at side by side.
     pub(crate) workers: NonZeroUsize,
     /// AnalysisRuns looked at side by side.
@@ -101,6 +103,7 @@ impl ControllerSettings {
                 apex_ports: apex_ports?,
                 foreign_routers: foreign_routers?,
                 ingress_class: ingress_class?,
+                ingress_status: args.ingress_status,
                 workers: args.rollout_threads,
                 run_workers: args.analysis_threads,
                 resync: args.rollout_resync,

@@ -39,6 +39,7 @@ mod slices;
 mod spread;
 
 pub use keeper::reconcile;
+pub use slices::trim;
 
 /// Whether there are apexes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::Ingress;
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
 
 use super::objects::{Deployment, Key, Keys, Name, controller_of, rollout_of, services_of};
-use super::words;
+use super::{ingress, words};
 use crate::api::{AnalysisRun, ReplicaSet, Rollout, Split};
 use crate::cache::{Cache, Change, Listener};
 use crate::controller::queue::Lanes;
 use crate::routing::endpoints::owner;
+use crate::routing::ingress::class;
 
 pub(super) fn on_rollout(keys: &Keys) -> Listener<Rollout> {
     let keys = Arc::clone(keys);
@@ -86,6 +88,24 @@ pub(super) fn on_split(keys: &Keys) -> Listener<Split> {
 pub(super) fn on_apex(keys: &Keys) -> Listener<Service> {
     let keys = Arc::clone(keys);
     Box::new(move |change| keys.add(Key::Apex(Name::new(change.namespace, change.name))))
+}
+
+pub(super) fn on_ingress(keys: &Keys) -> Listener<Ingress> {
+    let keys = Arc::clone(keys);
+    Box::new(move |change| keys.add(Key::Ingress(Name::new(change.namespace, change.name))))
+}
+
+/// The Ingresses of the class that a Service is, or was, the way in for.
+pub(super) fn on_entrance(keys: &Keys, ingresses: &Cache<Ingress>) -> Listener<Service> {
+    let (keys, ingresses) = (Arc::clone(keys), ingresses.clone());
+    Box::new(move |change| {
+        let classes: BTreeSet<_> = both(change).filter_map(ingress::class_of).collect();
+        for ingress in ingresses.all() {
+            if class(&ingress).is_some_and(|class| classes.contains(class)) {
+                keys.add(Key::Ingress(Name::of(&ingress.metadata)));
+            }
+        }
+    })
 }
 
 pub(super) fn on_split_of_apexes(keys: &Keys) -> Listener<Split> {

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::Ingress;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use kube::runtime::watcher;
 use kube::{Client, Resource};
@@ -16,10 +17,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::concern::{
-    on_apex, on_deployment, on_replica_set, on_rollout, on_run, on_service, on_slice, on_split,
-    on_split_of_apexes, on_template,
+    on_apex, on_deployment, on_entrance, on_ingress, on_replica_set, on_rollout, on_run,
+    on_service, on_slice, on_split, on_split_of_apexes, on_template,
 };
-use super::words;
+use super::{apex, ingress, words};
 use crate::api::rollout::{PLUGIN, ProxyRouting};
 use crate::api::{
     AnalysisRun, AnalysisTemplate, ClusterAnalysisTemplate, ReplicaSet, Rollout, Split, labels,
@@ -42,6 +43,8 @@ pub enum Key {
     Split(Name),
     /// A Service that may be an apex.
     Apex(Name),
+    /// An Ingress whose status says where callers go.
+    Ingress(Name),
 }
 
 /// An object's name.
@@ -142,6 +145,19 @@ pub struct Objects {
     pub deployments: Cache<Deployment>,
     /// EndpointSlices, where there are apexes.
     pub slices: Cache<EndpointSlice>,
+    /// Ingresses, where their status is ours to write.
+    pub ingresses: Cache<Ingress>,
+    /// The Services whose addresses they carry.
+    pub entrances: Cache<Service>,
+}
+
+/// What is read only where somebody asks for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extras {
+    /// EndpointSlices: there are apexes.
+    pub slices: bool,
+    /// Ingresses, and the Services of this namespace whose addresses they carry.
+    pub entrances: Option<String>,
 }
 
 /// The keys to look at.
@@ -152,7 +168,7 @@ impl Laned for Key {
         match self {
             Self::AnalysisRun(_) => Lane::Slow,
             Self::Apex(_) => Lane::Constant,
-            Self::Rollout(_) | Self::Service(_) | Self::Split(_) => Lane::Quick,
+            Self::Rollout(_) | Self::Service(_) | Self::Split(_) | Self::Ingress(_) => Lane::Quick,
         }
     }
 }
@@ -171,9 +187,12 @@ impl Objects {
         if apexes {
             of_services.push(on_apex(keys));
         }
+        let ingresses = Cache::trimmed(ingress::trim, vec![on_ingress(keys)]);
         Self {
+            entrances: Cache::new(vec![on_entrance(keys, &ingresses)]),
+            ingresses,
             services: Cache::new(of_services),
-            slices: Cache::new(vec![on_slice(keys, &splits)]),
+            slices: Cache::trimmed(apex::trim, vec![on_slice(keys, &splits)]),
             splits,
             runs: Cache::indexed(words::of_owned, vec![on_run(keys)]),
             templates: Cache::new(vec![on_template(keys, &rollouts)]),
@@ -196,6 +215,8 @@ impl Objects {
             cluster_templates,
             deployments,
             slices,
+            ingresses,
+            entrances,
         } = self;
         rollouts.ready().await;
         replica_sets.ready().await;
@@ -206,6 +227,8 @@ impl Objects {
         cluster_templates.ready().await;
         deployments.ready().await;
         slices.ready().await;
+        ingresses.ready().await;
+        entrances.ready().await;
     }
 
     /// Whether every kind has been listed completely.
@@ -213,21 +236,23 @@ impl Objects {
         self.ready().now_or_never().is_some()
     }
 
-    /// The keys of all Rollouts and AnalysisRuns.
+    /// The keys of all Rollouts and AnalysisRuns, and of the Ingresses that are read.
     pub fn keys(&self) -> impl Iterator<Item = Key> {
         let rollouts = self.rollouts.all().into_iter();
         let runs = self.runs.all().into_iter();
         let rollouts = rollouts.map(|rollout| Key::Rollout(Name::of(&rollout.metadata)));
-        rollouts.chain(runs.map(|run| Key::AnalysisRun(Name::of(&run.metadata))))
+        let ingresses = self.ingresses.all().into_iter();
+        rollouts
+            .chain(runs.map(|run| Key::AnalysisRun(Name::of(&run.metadata))))
+            .chain(ingresses.map(|ingress| Key::Ingress(Name::of(&ingress.metadata))))
     }
 
-    /// Starts the watches, until `cancel`. A scope of one namespace does without ClusterAnalysisTemplates, which are in none, and
-    /// without apexes nobody reads EndpointSlices.
+    /// Starts the watches, until `cancel`. A scope of one namespace does without ClusterAnalysisTemplates, which are in none.
     pub fn feed(
         &self,
         client: &Client,
         scope: &Scope,
-        apexes: bool,
+        extras: &Extras,
         tasks: &mut JoinSet<()>,
         cancel: &CancellationToken,
     ) {
@@ -241,6 +266,8 @@ impl Objects {
             cluster_templates,
             deployments,
             slices,
+            ingresses,
+            entrances,
         } = self.clone();
         let namespace = scope.namespace.as_deref();
         let all = watcher::Config::default;
@@ -253,15 +280,29 @@ impl Objects {
                 futures::future::ready(()).boxed()
             }
         };
-        let slices = match apexes {
+        let slices = match extras.slices {
             true => feed(slices, Collection::scoped(client, namespace), all()).boxed(),
             false => {
                 slices.leave_empty();
                 futures::future::ready(()).boxed()
             }
         };
-        let watches: [BoxFuture<'static, ()>; 9] = [
+        let ingresses = match &extras.entrances {
+            Some(fleet) => {
+                let labelled = all().labels(labels::INGRESS_CLASS);
+                let entrances = feed(entrances, Collection::within(client, fleet), labelled);
+                let ingresses = feed(ingresses, Collection::scoped(client, namespace), all());
+                join(ingresses, entrances).map(drop).boxed()
+            }
+            None => {
+                ingresses.leave_empty();
+                entrances.leave_empty();
+                futures::future::ready(()).boxed()
+            }
+        };
+        let watches: [BoxFuture<'static, ()>; 10] = [
             slices,
+            ingresses,
             feed(rollouts, Collection::scoped(client, namespace), own()).boxed(),
             feed(replica_sets, Collection::scoped(client, namespace), hashed).boxed(),
             feed(services, Collection::scoped(client, namespace), all()).boxed(),

@@ -51,6 +51,9 @@ spec:
         {{- end }}
         {{- end }}
         {{- end }}
+        {{- with $.Values.apex }}{{ if .enabled }}
+        - --apex-ports={{ .ports }}
+        {{- end }}{{ end }}
         {{- with .workers }}
         - --proxy-workers={{ . }}
         {{- end }}

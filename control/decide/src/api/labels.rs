@@ -38,3 +38,9 @@ pub const INSTANCE_ID: &str = "argo-rollouts.argoproj.io/controller-instance-id"
 pub const PROXIES: &str = "sidestep.dev/proxies-of";
 /// Label on the headless Service that lists the proxies of a fleet: the fleet's name.
 pub const FLEET: &str = "sidestep.dev/fleet";
+
+/// Label of a Service that is the way in for the Ingresses of a class: which class. They carry its addresses.
+pub const INGRESS_CLASS: &str = "sidestep.dev/ingress-class";
+
+/// Annotation of such a Service: the addresses that Ingresses carry, separated by commas, in place of those it has.
+pub const ADDRESSES: &str = "sidestep.dev/addresses";

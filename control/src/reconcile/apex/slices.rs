@@ -13,7 +13,7 @@ use kube::api::ObjectMeta;
 
 use crate::api::labels;
 use crate::fleet::members::Place;
-use crate::routing::endpoints::{MANAGED_BY, SERVICE_NAME, US};
+use crate::routing::endpoints::{MANAGED_BY, SERVICE_NAME, US, is_of_apex};
 use crate::routing::ports;
 
 /// Most endpoints of a slice (the API server's own limit).
@@ -199,6 +199,24 @@ fn slice(service: &Service, lead: &Lead, part: usize, endpoints: &[Endpoint]) ->
     }
 }
 
+/// Leaves of a slice what is looked at: of one of ours all that is written back, of others where they lead and for whom.
+pub fn trim(slice: &mut EndpointSlice) {
+    if is_of_apex(slice) {
+        return;
+    }
+    let metadata = &mut slice.metadata;
+    metadata.annotations = None;
+    metadata.owner_references = None;
+    metadata.generate_name = None;
+    if let Some(labels) = &mut metadata.labels {
+        labels.retain(|label, _| [SERVICE_NAME, MANAGED_BY].contains(&label.as_str()));
+    }
+    for endpoint in &mut slice.endpoints {
+        endpoint.hints = None;
+        endpoint.deprecated_topology = None;
+    }
+}
+
 /// Whether a slice that stands says what is wanted; what others have added to its metadata is left alone.
 pub(super) fn is_as_wanted(existing: &EndpointSlice, wanted: &EndpointSlice) -> bool {
     let holds = |existing: &Option<BTreeMap<String, String>>, wanted: &Option<BTreeMap<_, _>>| {
@@ -307,6 +325,43 @@ mod tests {
         assert!(is_as_wanted(&stored, &slice));
         stored.endpoints.pop();
         assert!(!is_as_wanted(&stored, &slice));
+    }
+
+    #[test]
+    fn of_others_slices_only_what_leads_somewhere_is_kept_and_of_ours_what_is_written() {
+        let slice = |manager: &str| -> EndpointSlice {
+            let kept_by = json!({SERVICE_NAME: "web", MANAGED_BY: manager, "team": "shop"});
+            serde_json::from_value(json!({
+                "metadata": {
+                    "name": "web-1", "uid": "u", "resourceVersion": "7", "generateName": "web-", "labels": kept_by,
+                    "annotations": {"x": "y"},
+                    "ownerReferences": [{"apiVersion": "v1", "kind": "Service", "name": "web", "uid": "s"}],
+                },
+                "addressType": "IPv4", "ports": [{"name": "http", "port": 8080}],
+                "endpoints": [{
+                    "addresses": ["10.0.0.1"], "nodeName": "node-1", "zone": "a", "hints": {"forZones": [{"name": "a"}]},
+                    "targetRef": {"kind": "Pod", "name": "web-x", "uid": "p"},
+                }],
+            }))
+            .unwrap()
+        };
+        let mut theirs = slice("endpointslice-controller.k8s.io");
+        trim(&mut theirs);
+        let kept = json!({
+            "name": "web-1", "uid": "u", "resourceVersion": "7",
+            "labels": {SERVICE_NAME: "web", MANAGED_BY: "endpointslice-controller.k8s.io"},
+        });
+        assert_eq!(serde_json::to_value(&theirs.metadata).unwrap(), kept);
+        let endpoint = json!({
+            "addresses": ["10.0.0.1"], "nodeName": "node-1", "zone": "a", "targetRef": {"kind": "Pod", "name": "web-x", "uid": "p"},
+        });
+        assert_eq!(
+            serde_json::to_value(&theirs.endpoints[0]).unwrap(),
+            endpoint
+        );
+        let mut ours = slice(US);
+        trim(&mut ours);
+        assert_eq!(ours, slice(US));
     }
 
     #[test]

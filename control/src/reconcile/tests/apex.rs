@@ -198,3 +198,29 @@ async fn a_split_written_by_hand_has_its_slices_too_until_it_goes() {
     until_listed(&mut stage, "web", &[]).await;
     stage.close().await;
 }
+
+#[tokio::test]
+async fn a_standby_takes_out_a_proxy_that_goes_and_does_nothing_else() {
+    let mut stage = Stage::with_apexes(10_001..=10_009).await;
+    stage.create_services(&["web", "web-canary"]);
+    stage.create(&kinds::ROLLOUT, rollout("web", "blue", &super::steps()));
+    stage.until("web", |seen| seen.phase() == "Healthy").await;
+    take_selector(&stage, "web");
+    until_listed(&mut stage, "web", &["proxy http 10001"]).await;
+    stage.stop_controller().await;
+
+    let is_slice = |object: &Value| object["kind"] == "EndpointSlice";
+    let before = stage.local.store.version();
+    let mut changes = stage.local.store.subscribe(before);
+    stage.start_standby();
+    stage.end_proxy();
+    until_listed(&mut stage, "web", &[]).await;
+    let written = changes.ready().unwrap();
+    assert!(written.iter().all(|change| is_slice(&change.object)));
+
+    // Where callers go instead is the leader's to say.
+    stage.stop_controller().await;
+    stage.start_controller();
+    until_listed(&mut stage, "web", &["pod http"; 3]).await;
+    stage.close().await;
+}

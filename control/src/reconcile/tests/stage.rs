@@ -107,6 +107,15 @@ impl Stage {
 
     /// Starts a controller that works through `client`.
     pub(super) fn start_controller_with(&mut self, client: Client) {
+        self.begin(client, ready(()));
+    }
+
+    /// Starts a controller that never leads.
+    pub(super) fn start_standby(&mut self) {
+        self.begin(self.local.client().unwrap(), std::future::pending());
+    }
+
+    fn begin(&mut self, client: Client, leading: impl Future<Output = ()> + Send + 'static) {
         let fleet = fleet::Config {
             namespace: SYSTEM.into(),
             service: "sidestep-proxy".into(),
@@ -119,7 +128,7 @@ impl Stage {
         };
         let controller = Controller::new(client, config);
         let cancel = CancellationToken::new();
-        let task = tokio::spawn(controller.run(ready(()), cancel.clone()));
+        let task = tokio::spawn(controller.run(leading, cancel.clone()));
         self.controller = Some(Running { cancel, task });
     }
 
@@ -184,6 +193,16 @@ impl Stage {
 
     pub(super) fn abort(&self, name: &str) {
         self.edit_status(name, |rollout| rollout["status"]["abort"] = json!(true));
+    }
+
+    /// Has the proxy listed as one that is about to go.
+    pub(super) fn end_proxy(&self) {
+        let ending = json!({"ready": false, "serving": false, "terminating": true});
+        let end = |slice: &mut Value| slice["endpoints"][0]["conditions"] = ending.clone();
+        let (store, kind) = (&self.local.store, &kinds::ENDPOINT_SLICE);
+        store
+            .update(kind, SYSTEM, "sidestep-proxy-1", None, end)
+            .unwrap();
     }
 
     /// Stops (`true`) or resumes the proxy's acknowledgements.
