@@ -1,13 +1,17 @@
 //! One release, as an observer sees it.
 
-use std::collections::HashSet;
+use std::fmt::Debug;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt as _;
-use kube::api::{Patch, PatchParams, WatchEvent, WatchParams};
+use kube::api::{Patch, PatchParams};
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt as _, watcher as watch};
+use kube::{Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use sidestep_control::api::Rollout;
 use tokio::time::{Instant, timeout};
@@ -26,71 +30,40 @@ pub(crate) struct Times {
     pub(crate) verified: Duration,
 }
 
-type Events<K> = BoxStream<'static, kube::Result<WatchEvent<K>>>;
+/// Objects of a kind as they change.
+struct Sight<K> {
+    events: BoxStream<'static, watcher::Result<Event<K>>>,
+    /// Those that were there at first.
+    listed: Vec<String>,
+}
 
 /// Changes the template of a Rollout that is Healthy, and waits until its weighted step is verified.
 pub(crate) async fn time(world: &World, number: usize) -> Times {
     let name = name(number);
-    let pods = world.api::<Pod>();
-    let selector = format!("app={name}");
-    let of_it = WatchParams::default().labels(&selector);
-    let listed = pods
-        .list(&kube::api::ListParams::default().labels(&selector))
-        .await
-        .unwrap();
-    let old: HashSet<String> = listed.iter().map(|pod| pod.name_any()).collect();
-    let version = listed.metadata.resource_version.unwrap();
-    let pods = pods.watch(&of_it, &version).await.unwrap().boxed();
-    let rollouts = world.api::<Rollout>();
-    let version = rollouts.get(&name).await.unwrap().resource_version();
-    let field = format!("metadata.name={name}");
-    let of_name = WatchParams::default().fields(&field);
-    let events = rollouts.watch(&of_name, &version.unwrap()).await;
-    let changed =
-        json!({"spec": {"template": {"spec": {"containers": [container("demo:yellow")]}}}});
+    let of_it = watcher::Config::default().labels(&format!("app={name}"));
+    let mut pods = Sight::<Pod>::open(world, of_it).await;
+    let itself = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let mut rollout = Sight::<Rollout>::open(world, itself).await;
+    let template = json!({"spec": {"containers": [container("demo:yellow")]}});
+    let changed = json!({"spec": {"template": template}});
+    let how = PatchParams::default();
     let patch = Patch::Merge(&changed);
-    rollouts
-        .patch(&name, &PatchParams::default(), &patch)
-        .await
-        .unwrap();
+    let api = world.api::<Rollout>();
+    api.patch(&name, &how, &patch).await.unwrap();
     let begun = Instant::now();
-    let (pods, verified) = tokio::join!(
-        canary(pods, &old),
-        first(events.unwrap().boxed(), is_verified)
-    );
+    let ((seen, ready), verified) = tokio::join!(canary(&mut pods), rollout.seen(is_verified));
     Times {
-        pod: pods.0 - begun,
-        verified: verified.saturating_duration_since(pods.1),
+        pod: seen - begun,
+        verified: verified.saturating_duration_since(ready),
     }
 }
 
 /// When the first pod that is not an old one was seen, and when it was seen ready.
-async fn canary(mut pods: Events<Pod>, old: &HashSet<String>) -> (Instant, Instant) {
+async fn canary(pods: &mut Sight<Pod>) -> (Instant, Instant) {
+    let old = std::mem::take(&mut pods.listed);
     let is_new = |pod: &Pod| !old.contains(&pod.name_any());
-    let seen = next(&mut pods, is_new).await;
-    (
-        seen,
-        next(&mut pods, |pod| is_new(pod) && is_ready(pod)).await,
-    )
-}
-
-async fn first<K>(mut events: Events<K>, holds: impl Fn(&K) -> bool) -> Instant {
-    next(&mut events, holds).await
-}
-
-/// When something was seen that holds.
-async fn next<K>(events: &mut Events<K>, holds: impl Fn(&K) -> bool) -> Instant {
-    let found = async {
-        loop {
-            let event = events.next().await.expect("the watch goes on");
-            if let Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) = event
-                && holds(&object)
-            {
-                return Instant::now();
-            }
-        }
-    };
-    timeout(DEADLINE, found).await.expect("it comes in time")
+    let seen = pods.seen(is_new).await;
+    (seen, pods.seen(|pod| is_new(pod) && is_ready(pod)).await)
 }
 
 /// Half of the traffic goes to the canary, at every proxy.
@@ -98,4 +71,38 @@ fn is_verified(rollout: &Rollout) -> bool {
     let status = rollout.status.as_ref();
     let weights = status.and_then(|status| status.canary.weights.as_ref());
     weights.is_some_and(|weights| weights.canary.weight == 50 && weights.verified == Some(true))
+}
+
+impl<K> Sight<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    K: Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    /// Watches from now on.
+    async fn open(world: &World, which: watcher::Config) -> Self {
+        let mut events = watch(world.api::<K>(), which).default_backoff().boxed();
+        let mut listed = Vec::new();
+        loop {
+            match events.next().await.expect("a watch does not end") {
+                Ok(Event::InitApply(object)) => listed.push(object.name_any()),
+                Ok(Event::InitDone) => return Self { events, listed },
+                Ok(Event::Init | Event::Apply(_) | Event::Delete(_)) | Err(_) => {}
+            }
+        }
+    }
+
+    /// When something was seen that holds.
+    async fn seen(&mut self, holds: impl Fn(&K) -> bool) -> Instant {
+        let found = async {
+            loop {
+                let event = self.events.next().await.expect("a watch does not end");
+                if let Ok(Event::Apply(object) | Event::InitApply(object)) = event
+                    && holds(&object)
+                {
+                    return Instant::now();
+                }
+            }
+        };
+        timeout(DEADLINE, found).await.expect("it comes in time")
+    }
 }
