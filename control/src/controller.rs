@@ -34,6 +34,8 @@ const LOOK_LIMIT: Duration = Duration::from_secs(60);
 
 /// Apexes looked at side by side.
 const APEX_WORKERS: usize = 2;
+/// How long a controller that starts waits for proxies that are listed and say nothing.
+const FLEET_LIMIT: Duration = Duration::from_secs(3);
 
 /// What the controller is told. Already valid.
 #[derive(Clone, Debug)]
@@ -147,6 +149,12 @@ impl Controller {
         self.watch(&mut tasks, &cancel);
         let begun = async {
             self.context.objects.ready().await;
+            if timeout(FLEET_LIMIT, self.context.fleet.known())
+                .await
+                .is_err()
+            {
+                warn!("not every proxy has been heard: what those serve counts as not served");
+            }
             info!("controller ready");
             leading.await;
         };

@@ -21,7 +21,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use kube::runtime::watcher;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -67,6 +67,8 @@ pub struct Fleet(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
+    /// Tells of [`State::is_known`] once it is true.
+    known: watch::Sender<bool>,
     listener: Listener,
 }
 
@@ -75,6 +77,7 @@ impl Fleet {
     pub fn new(listener: Listener) -> Self {
         Self(Arc::new(Shared {
             state: Mutex::default(),
+            known: watch::Sender::new(false),
             listener,
         }))
     }
@@ -101,6 +104,16 @@ impl Fleet {
     /// Whether the proxy of that address and pod is gone or about to go: nobody new is to be sent there.
     pub fn has_left(&self, address: &IpAddr, pod: Option<&str>) -> bool {
         self.state().has_left(address, pod)
+    }
+
+    /// Returns once the proxies are listed and each has said what it serves: whoever asks before would take what is unknown for what
+    /// is missing. Cancel safe.
+    pub async fn known(&self) {
+        let mut known = self.0.known.subscribe();
+        // The sender lives as long as `self`.
+        if known.wait_for(|known| *known).await.is_err() {
+            warn!("a fleet went away while it was waited for");
+        }
     }
 
     /// Finds and hears the proxies until `cancel`. All tasks it starts have ended when it returns.
@@ -145,6 +158,7 @@ impl Fleet {
             info!(proxy = %key.address, "proxy joined the fleet");
             streams.start(self.clone(), key);
         }
+        self.note_if_known();
         if is_news {
             (self.0.listener)(&Wake::All);
         }
@@ -159,6 +173,7 @@ impl Fleet {
                     wait = RETRY_MIN;
                 }
                 let wake = self.state().hear(&key, line, now());
+                self.note_if_known();
                 self.wake(wake);
             })
             .await;
@@ -169,6 +184,12 @@ impl Fleet {
             self.wake(lost);
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(RETRY_MAX);
+        }
+    }
+
+    fn note_if_known(&self) {
+        if !*self.0.known.borrow() && self.state().is_known() {
+            self.0.known.send_replace(true);
         }
     }
 

@@ -101,10 +101,11 @@ impl Feed {
                 () = tokio::time::sleep(COUNTERS_EVERY) => {}
             }
         }
-        self.looked = true;
+        let is_first = !std::mem::replace(&mut self.looked, true);
         self.changes.mark_unchanged();
         self.compare();
-        if self.queue.is_empty() && self.last_line.elapsed() >= PING_AFTER {
+        let is_silent = self.queue.is_empty() && self.last_line.elapsed() >= PING_AFTER;
+        if is_first || is_silent {
             self.queue.push_back(Line::Ping(Ping {}));
         }
     }

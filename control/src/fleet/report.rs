@@ -1,7 +1,7 @@
 //! What a proxy says on its admin port: the lines of `GET /splits?watch=1`, and the answer of `GET /splits/{namespace}/{name}`.
 //!
-//! The stream is newline-delimited JSON, one [`Line`] a line. It begins with `hello`; then comes every Split that the proxy serves, and
-//! each again the moment its table state changes (that line *is* the acknowledgement) or, at most every 200 ms, when its counters
+//! The stream is newline-delimited JSON, one [`Line`] a line. It begins with `hello`; then comes every Split that the proxy serves, a
+//! `ping` that says that these were all, and each Split again the moment its table state changes (that line *is* the acknowledgement) or, at most every 200 ms, when its counters
 //! changed. A proxy with nothing to say sends a `ping` every 5 s, so that silence means trouble.
 //!
 //! Fields may be added; a reader ignores those it does not know.
@@ -26,7 +26,7 @@ pub enum Line {
     Gone(Gone),
     /// The proxy has begun to drain (or, with `false`, has not).
     Draining(bool),
-    /// Nothing to say, but here.
+    /// Nothing more to say for now, but here.
     Ping(Ping),
 }
 

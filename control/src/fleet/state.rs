@@ -30,6 +30,8 @@ struct Member {
     hello: Option<Hello>,
     /// Its stream is up.
     heard: bool,
+    /// It has said, since its hello, all that it had to say of its Splits.
+    told_all: bool,
     /// It has said that it is about to go.
     draining: bool,
     /// By uid.
@@ -133,8 +135,17 @@ impl State {
                 let before = std::mem::replace(&mut member.draining, draining);
                 (before != draining).then_some(Wake::All)
             }
-            Line::Ping(_) => None,
+            Line::Ping(_) => {
+                member.told_all = true;
+                None
+            }
         }
+    }
+
+    /// Whether all who are listed, and have begun, have said all that they had to say.
+    pub fn is_known(&self) -> bool {
+        let mut begun = self.members.values().filter(|member| member.has_begun());
+        self.is_listed && begun.all(|member| member.told_all)
     }
 
     /// Takes up that a proxy's stream broke; returns whom that concerns.
@@ -203,9 +214,7 @@ impl State {
     }
 
     fn counted(&self, fleet: &str) -> impl Iterator<Item = &Member> + Clone {
-        // One that is listed as not ready and was never heard has not begun: it serves nothing.
-        let begun = |member: &&Member| member.listed.serves || member.hello.is_some();
-        let members = self.members.values().filter(begun);
+        let members = self.members.values().filter(|member| member.has_begun());
         members.filter(move |member| member.listed.fleet == fleet)
     }
 }
@@ -216,9 +225,15 @@ impl Member {
             listed,
             hello: None,
             heard: false,
+            told_all: false,
             draining: false,
             splits: HashMap::new(),
         }
+    }
+
+    /// One that is listed as not ready and was never heard has not begun: it serves nothing.
+    fn has_begun(&self) -> bool {
+        self.listed.serves || self.hello.is_some()
     }
 
     fn greet(&mut self, hello: Hello, history: &mut History, now: Timestamp) {
@@ -232,6 +247,7 @@ impl Member {
         // What was said before is said again right after the hello.
         self.splits.clear();
         self.heard = true;
+        self.told_all = false;
         self.draining = hello.draining;
         history.hello(&hello, now);
         self.hello = Some(hello);

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 
-use super::report::{Counters as Counted, Hello, RuleReport, SplitReport, VersionReport};
+use super::report::{Counters as Counted, Hello, Ping, RuleReport, SplitReport, VersionReport};
 use super::*;
 
 /// A stand-in for a proxy's admin port: says what it is told to, to everyone who listens.
@@ -101,7 +101,9 @@ async fn stream(Shared(said): Shared<Arc<Said>>) -> Body {
     let later = futures::stream::unfold(lines, |mut lines| async {
         Some((lines.recv().await.ok()?, lines))
     });
-    let all = futures::stream::iter(first.into_iter().chain(last)).chain(later);
+    let ping = [Line::Ping(Ping {})];
+    let told = first.into_iter().chain(last).chain(ping);
+    let all = futures::stream::iter(told).chain(later);
     let all = all.take_until(said.killed.clone().cancelled_owned());
     Body::from_stream(all.map(|line| serde_json::to_string(&line).map(|text| text + "\n")))
 }
@@ -260,4 +262,40 @@ async fn a_proxy_that_restarts_acknowledges_anew_and_counts_from_zero() {
         .collect();
     assert_eq!(summary, [("first", 40, true), ("second", 6, false)]);
     scene.streams.end().await;
+}
+
+#[test]
+fn a_fleet_is_known_when_all_who_have_begun_have_told_all() {
+    let mut state = State::default();
+    let key = |port| Key {
+        address: SocketAddr::from(([127, 0, 0, 1], port)),
+        pod: port.to_string(),
+    };
+    let listed = |serves| Listed {
+        serves,
+        ..Listed::default()
+    };
+    let hello = Line::Hello(Hello {
+        instance: "a".into(),
+        since: now(),
+        schema: report::SCHEMA.into(),
+        latency_bounds_ms: vec![1.0],
+        draining: false,
+    });
+    assert!(!state.is_known(), "nobody has been listed");
+    state.list(
+        BTreeMap::from([(key(1), listed(true)), (key(2), listed(false))]),
+        now(),
+    );
+    assert!(
+        !state.is_known(),
+        "one says nothing; the other has not begun"
+    );
+    state.hear(&key(1), hello.clone(), now());
+    state.hear(&key(1), Line::Split(Box::new(report(1, 0.2, 0))), now());
+    assert!(!state.is_known(), "there may be more");
+    state.hear(&key(1), Line::Ping(Ping {}), now());
+    assert!(state.is_known());
+    state.hear(&key(2), hello, now());
+    assert!(!state.is_known(), "the other has begun");
 }

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::labels;
 use crate::controller::{Config, Controller};
 use crate::fleet;
-use crate::fleet::report::{Hello, Line, RuleReport, SplitReport, VersionReport};
+use crate::fleet::report::{Hello, Line, Ping, RuleReport, SplitReport, VersionReport};
 use crate::local::kinds::{self, Kind};
 use crate::local::workloads::Workloads;
 use crate::local::{self, Local};
@@ -491,7 +491,8 @@ async fn splits(Shared((mut table, mut silent)): Shared<Told>) -> Body {
         Some((futures::stream::iter(lines), (table, silent)))
     });
     silent.mark_unchanged();
-    let all = futures::stream::iter([hello]).chain(lines.flatten());
+    let ping = Line::Ping(Ping {});
+    let all = futures::stream::iter([hello, ping]).chain(lines.flatten());
     Body::from_stream(all.map(|line| serde_json::to_string(&line).map(|text| text + "\n")))
 }
 
