@@ -18,7 +18,7 @@ use kube::api::{ListParams, ObjectMeta};
 use kube::runtime::watcher;
 use kube::{Client, ResourceExt};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
 use self::election::{Election, Move};
@@ -81,6 +81,8 @@ pub struct Leadership {
     client: Client,
     config: Config,
     election: Election,
+    /// When the last renewal that was taken had been begun: others respect it from some later moment on.
+    renewed: Instant,
 }
 
 /// What came of an attempt to hold the Lease.
@@ -102,6 +104,7 @@ impl Leadership {
             client,
             config,
             election,
+            renewed: Instant::now(),
         }
     }
 
@@ -115,13 +118,17 @@ impl Leadership {
         let freed = Arc::new(Notify::new());
         let mut watching = pin!(watch(self.collection(), self.config.name.clone(), &freed));
         loop {
-            match self.attempt().await {
-                Ok(Attempt::Held) => return,
-                Ok(Attempt::Led(_) | Attempt::Raced) => {}
-                Err(error) => warn!(
+            match timeout(self.config.renew, self.attempt()).await {
+                Ok(Ok(Attempt::Held)) => return,
+                Ok(Ok(Attempt::Led(_) | Attempt::Raced)) => {}
+                Ok(Err(error)) => warn!(
                     error = &error as &dyn std::error::Error,
                     "reading or writing the Lease"
                 ),
+                // It may be that the way to it is dead: another attempt takes another.
+                Err(_) => {
+                    warn!(limit = ?self.config.renew, "the API server is silent about the Lease")
+                }
             }
             tokio::select! {
                 () = sleep(self.config.retry) => {}
@@ -133,18 +140,16 @@ impl Leadership {
 
     /// Keeps the Lease; returns when it is lost.
     pub async fn keep(&mut self) -> Error {
-        let mut renewed = Instant::now();
         let mut refused = None;
         loop {
             sleep(self.config.retry).await;
-            let deadline = renewed + self.config.renew;
+            let deadline = self.renewed + self.config.renew;
             match timeout_at(deadline, self.attempt()).await {
-                Ok(Ok(Attempt::Held)) => renewed = Instant::now(),
+                Ok(Ok(Attempt::Held | Attempt::Raced)) | Err(_) => {}
                 Ok(Ok(Attempt::Led(holder))) => return Error::Taken(holder),
-                Ok(Ok(Attempt::Raced)) | Err(_) => {}
                 Ok(Err(error)) => refused = Some(error),
             }
-            if Instant::now() >= renewed + self.config.renew {
+            if Instant::now() >= self.renewed + self.config.renew {
                 return Error::NotRenewed {
                     within: self.config.renew,
                     source: refused,
@@ -174,6 +179,7 @@ impl Leadership {
 
     /// Reads the Lease and does what follows.
     async fn attempt(&mut self) -> kube::Result<Attempt> {
+        let begun = Instant::now();
         let api = self.collection();
         let found = api.get_opt(&self.config.name).await?;
         let record = found
@@ -191,7 +197,10 @@ impl Leadership {
             None => api.create(&self.fresh(record)).await,
         };
         match written {
-            Ok(_) => Ok(Attempt::Held),
+            Ok(_) => {
+                self.renewed = begun;
+                Ok(Attempt::Held)
+            }
             Err(kube::Error::Api(refusal)) if refusal.code == 409 => Ok(Attempt::Raced),
             Err(error) => Err(error),
         }

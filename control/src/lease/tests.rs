@@ -1,6 +1,7 @@
 //! Contenders for one Lease, against the embedded API server.
 
 use serde_json::json;
+use tokio::net::TcpListener;
 
 use super::*;
 use crate::local::{self, Local};
@@ -85,6 +86,59 @@ async fn a_leader_that_cannot_renew_gives_up() {
     local.stop().await;
     let lost = first.keep().await;
     assert!(matches!(lost, Error::NotRenewed { .. }), "{lost}");
+}
+
+/// A renewal that is answered late was taken early: others count from then on.
+#[tokio::test(start_paused = true)]
+async fn a_leader_counts_from_when_it_began_to_renew() {
+    let begun = Instant::now();
+    let lease = json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": LOCK, "namespace": "default"},
+        "spec": {"holderIdentity": "leader", "leaseDurationSeconds": 15},
+    });
+    let answer = move |request: http::Request<kube::client::Body>| {
+        let answer = http::Response::new(kube::client::Body::from(lease.to_string().into_bytes()));
+        async move {
+            if request.method() == http::Method::PUT && begun.elapsed() > Duration::from_secs(1) {
+                match begun.elapsed() < Duration::from_secs(4) {
+                    true => sleep(Duration::from_secs(8)).await,
+                    false => std::future::pending().await,
+                }
+            }
+            Ok::<_, std::convert::Infallible>(answer)
+        }
+    };
+    let client = Client::new(tower::service_fn(answer), "default");
+    let config = Config {
+        renew: Duration::from_secs(10),
+        retry: Duration::from_secs(2),
+        ..config("leader", Duration::from_secs(15))
+    };
+    let mut leader = Leadership::new(client, config);
+    leader.acquire().await;
+    let lost = leader.keep().await;
+    assert!(matches!(lost, Error::NotRenewed { .. }), "{lost}");
+    // Begun after 2 s, answered after 10.
+    assert_eq!(begun.elapsed().as_secs(), 12);
+}
+
+/// It accepts connections, and says nothing: its node is frozen, or gone without a word.
+#[tokio::test]
+async fn a_standby_does_not_wait_for_ever_for_an_api_server_that_is_silent() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let client = Client::try_from(kube::Config::new(url.parse().unwrap())).unwrap();
+    let mut standby = contender(&client, "standby", SHORT);
+    let asked_again = async {
+        // Held open.
+        let _first = silent.accept().await.unwrap();
+        silent.accept().await.unwrap();
+    };
+    tokio::select! {
+        () = standby.acquire() => panic!("nobody has given it the Lease"),
+        asked = timeout(Duration::from_secs(60), asked_again) => asked.expect("it asks again"),
+    }
 }
 
 #[tokio::test]
