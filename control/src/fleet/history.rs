@@ -87,9 +87,7 @@ impl History {
                 series: HashMap::new(),
             });
         instance.left = None;
-        if let Some(gap) = instance.gaps.back_mut() {
-            gap.until.get_or_insert(now);
-        }
+        instance.close_gap(now);
     }
 
     /// A proxy's stream broke.
@@ -102,10 +100,11 @@ impl History {
         }
     }
 
-    /// A proxy is no longer of the fleet, or another process has taken its place.
+    /// A proxy is no longer of the fleet, or another process has taken its place: there is nothing more to be heard of it.
     pub fn left(&mut self, instance: &str, now: Timestamp) {
         if let Some(instance) = self.instances.get_mut(instance) {
             instance.left.get_or_insert(now);
+            instance.close_gap(now);
         }
     }
 
@@ -172,6 +171,12 @@ impl History {
 }
 
 impl Instance {
+    fn close_gap(&mut self, now: Timestamp) {
+        if let Some(gap) = self.gaps.back_mut() {
+            gap.until.get_or_insert(now);
+        }
+    }
+
     /// Marks every version of a Split as absent; a report that follows takes back those it names.
     fn mark_absent(&mut self, uid: &str, now: Timestamp) {
         for (key, series) in &mut self.series {
@@ -203,7 +208,7 @@ impl Instance {
         }
         let in_gap = |gap: &&Gap| gap.from <= from && gap.until.is_none_or(|until| until > from);
         if let Some(gap) = self.gaps.iter().find(in_gap) {
-            return Start::HeardFrom(gap.until.unwrap_or(Timestamp::MAX));
+            return gap.until.map_or(Start::Unheard, Start::HeardFrom);
         }
         match series.and_then(|series| series.at(from)) {
             Some(sample) => Start::At(Arc::clone(&sample.tally)),
@@ -385,6 +390,7 @@ mod tests {
                 Start::At(tally) => tally.requests.to_string(),
                 Start::Zero => "zero".into(),
                 Start::HeardFrom(time) => format!("from {}", time.as_millisecond()),
+                Start::Unheard => "unheard".into(),
             };
             format!(
                 "{} {start}>{}{}",
@@ -438,10 +444,7 @@ mod tests {
         history.report("b", &report(7), at(5_700));
         assert_eq!(spans(&history, 5_400, 6_000), ["a 100>100", "b zero>7"]);
         history.lost("a", at(6_000));
-        assert_eq!(
-            spans(&history, 6_500, 7_000)[0],
-            format!("a from {}>100", Timestamp::MAX.as_millisecond())
-        );
+        assert_eq!(spans(&history, 6_500, 7_000)[0], "a unheard>100");
         history.hello(&hello("a", 0), at(7_000));
         history.report("a", &report(150), at(7_000));
         assert_eq!(spans(&history, 6_500, 8_000)[0], "a from 7000>150");
@@ -460,6 +463,21 @@ mod tests {
         assert!(spans(&history, 2_500, 3_000).is_empty());
         history.prune(at(700_000));
         assert!(history.instances.is_empty());
+    }
+
+    /// The proxy is killed at 2 s; another process answers in its place at 4 s.
+    #[test]
+    fn what_a_killed_proxy_counted_is_not_waited_for_once_it_is_replaced() {
+        let mut history = heard(&[(1_000, 10)]);
+        history.lost("a", at(2_000));
+        assert_eq!(spans(&history, 1_500, 3_000), ["a 10>10"]);
+        assert_eq!(spans(&history, 2_500, 3_000), ["a unheard>10"]);
+        history.left("a", at(4_000));
+        history.hello(&hello("b", 3_900), at(4_000));
+        history.report("b", &report(5), at(4_100));
+        let found = spans(&history, 2_500, 5_000);
+        assert_eq!(found, ["a from 4000>10+", "b zero>5"]);
+        assert_eq!(spans(&history, 4_100, 5_000), ["b 5>5"]);
     }
 
     #[test]

@@ -63,6 +63,8 @@ pub enum Start {
     Zero,
     /// Not known: the proxy ran already, but was first (or again) heard only at this time.
     HeardFrom(Timestamp),
+    /// Not known, and nobody hears the proxy now.
+    Unheard,
 }
 
 /// Cumulative counters of one version in one proxy.

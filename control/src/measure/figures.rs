@@ -44,7 +44,7 @@ impl Figures {
         let none = Tally::default();
         let start = match &span.start {
             Start::At(tally) => tally,
-            Start::Zero | Start::HeardFrom(_) => &none,
+            Start::Zero | Start::HeardFrom(_) | Start::Unheard => &none,
         };
         let end = &span.end;
         self.tally.requests += end.requests.saturating_sub(start.requests);

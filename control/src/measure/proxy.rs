@@ -24,8 +24,8 @@ use crate::wire::Collection;
 /// Length of a window unless the metric says otherwise: 30 s.
 const WINDOW: SignedDuration = SignedDuration::from_secs(30);
 
-/// Time to the next look at a weight that is not verified yet.
-const UNVERIFIED: SignedDuration = SignedDuration::from_secs(1);
+/// Time to the next look at a weight that is not verified yet, or at a proxy that is not heard.
+const NOT_YET: SignedDuration = SignedDuration::from_secs(1);
 
 /// The version that a metric is about unless it says otherwise.
 const CANARY: &str = "canary";
@@ -97,7 +97,7 @@ impl Proxy {
         let split = self.split(namespace, name).await?;
         let own = rollout.filter(|rollout| *rollout == name);
         let Some(verified) = self.verified(namespace, own, &split).await? else {
-            return Ok(Answer::Waiting(later(question.now, UNVERIFIED)));
+            return Ok(Answer::Waiting(later(question.now, NOT_YET)));
         };
         let since = [began(&question), verified, last_end(&question)]
             .into_iter()
@@ -225,6 +225,9 @@ fn take(
             key.namespace, key.split
         ));
     }
+    if spans.iter().any(|span| span.start == Start::Unheard) {
+        return Ok(Answer::Waiting(later(now, NOT_YET)));
+    }
     if let Some(heard) = last_heard(&spans) {
         return Ok(Answer::Later(later(heard, subject.window)));
     }
@@ -295,7 +298,7 @@ fn last_heard(spans: &[Span]) -> Option<Timestamp> {
         .iter()
         .filter_map(|span| match &span.start {
             Start::HeardFrom(heard) => Some(*heard),
-            Start::At(_) | Start::Zero => None,
+            Start::At(_) | Start::Zero | Start::Unheard => None,
         })
         .max()
 }
@@ -452,6 +455,21 @@ mod tests {
         };
         let answer = take(&fleet, &split(), &subject(CANARY, 0), time(40));
         assert_eq!(answer, Ok(Answer::Later(time(50))));
+    }
+
+    /// One that was killed comes back, or leaves: nobody knows when.
+    #[test]
+    fn a_proxy_that_is_not_heard_is_waited_for_and_asked_about_again() {
+        let silent = Span {
+            start: Start::Unheard,
+            ..span(10, 0)
+        };
+        let fleet = Fleet {
+            canary: vec![span(10, 0), silent],
+            ..Fleet::default()
+        };
+        let answer = take(&fleet, &split(), &subject(CANARY, 0), time(40));
+        assert_eq!(answer, Ok(Answer::Waiting(time(41))));
     }
 
     #[test]
