@@ -7,7 +7,9 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
+use std::time::Duration;
 
+use backon::ExponentialBuilder;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, Stream, StreamExt};
@@ -16,7 +18,8 @@ use kube::api::{
 };
 use kube::core::DynamicResourceScope;
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::utils::{Backoff, ResetTimerBackoff};
+use kube::runtime::watcher::{self, Event, ExponentialBackoff, watcher};
 use kube::{Api, Client, Error, Resource};
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -272,7 +275,18 @@ fn events(
     api: Api<Object>,
     config: watcher::Config,
 ) -> BoxStream<'static, watcher::Result<Event<Object>>> {
-    watcher(api, config).default_backoff().boxed()
+    watcher(api, config).backoff(patience()).boxed()
+}
+
+/// How long a watch that broke waits before it is begun again, the longer the more often it did within [`CALM`].
+fn patience() -> impl Backoff {
+    let growing = ExponentialBuilder::new()
+        .with_min_delay(PATIENCE_MIN)
+        .with_max_delay(PATIENCE_MAX)
+        .with_factor(2.0)
+        .with_jitter()
+        .without_max_times();
+    ResetTimerBackoff::new(ExponentialBackoff::from(growing), CALM)
 }
 
 fn typed<K: DeserializeOwned>(object: &Object) -> kube::Result<K> {
@@ -361,6 +375,13 @@ impl Resource for Object {
     }
 }
 
+/// First wait, as client-go's reflectors have it. Up to as much again is added to each by chance.
+const PATIENCE_MIN: Duration = Duration::from_millis(800);
+/// Longest wait: what proxies and controllers know is at most twice this behind an API server that is back. client-go waits 30 s.
+const PATIENCE_MAX: Duration = Duration::from_secs(4);
+/// Without a break for so long, a watch begins with the first wait again. client-go's is 2 min.
+const CALM: Duration = Duration::from_secs(30);
+
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::Pod;
@@ -387,5 +408,13 @@ mod tests {
         let object: Object = serde_json::from_value(json).unwrap();
         assert_eq!(object.metadata.name.as_deref(), Some("a"));
         assert!(fitting::<Pod>(Event::Apply(object)).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_goes_on_to_break_is_begun_again_soon() {
+        let waits: Vec<Duration> = patience().take(50).collect();
+        assert!(waits.iter().all(|wait| *wait >= PATIENCE_MIN), "{waits:?}");
+        let longest = waits.iter().max();
+        assert!(longest <= Some(&(2 * PATIENCE_MAX)), "{longest:?}");
     }
 }
