@@ -10,6 +10,8 @@ mod chart;
 #[cfg(test)]
 mod controller;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod ingress;
 #[cfg(test)]
 mod kubelet;

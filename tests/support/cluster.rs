@@ -11,6 +11,7 @@
 //! | [`terminal`] | verbs and requests, as tests of the embedded cluster have them |
 //! | [`helm`] | Helm itself, and the chart |
 //! | [`images`] | the program under test as an image |
+//! | [`faults`] | what is killed |
 //! | [`kubelet`] | the cluster as `sidestep_control::local::pods` needs it, which runs the pods |
 //!
 //! [`World`] is to the real cluster what `machine::Machine` is to the embedded one, and [`terminal::Terminal`] what
@@ -20,6 +21,7 @@ mod accounts;
 pub(crate) mod audit;
 mod control_plane;
 mod enclave;
+pub(crate) mod faults;
 pub(crate) mod helm;
 mod images;
 mod kubelet;

@@ -24,8 +24,8 @@ use tokio_util::task::TaskTracker;
 
 /// Connections at work.
 pub(crate) const CONNECTIONS: u32 = 64;
-/// One request per connection each: 1,280 requests a second, which leaves room on two cores for a debug build's proxy and pods.
-const PERIOD: Duration = Duration::from_millis(50);
+/// All clients together, unless `SIDESTEP_LOAD` says otherwise: it leaves room on two cores for a debug build's proxy and pods.
+const REQUESTS_PER_SECOND: u32 = 1_280;
 /// A request without an answer for so long has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What a POST carries: more than one read of most servers.
@@ -81,6 +81,9 @@ impl fmt::Display for Tally {
     }
 }
 
+/// Where clients go, as is known at the moment.
+pub(crate) type Places = watch::Receiver<Vec<SocketAddr>>;
+
 /// Clients at work.
 #[derive(Debug)]
 pub(crate) struct Load {
@@ -92,16 +95,24 @@ pub(crate) struct Load {
 impl Load {
     /// Starts [`CONNECTIONS`] clients of a Service, spread over its proxies.
     pub(crate) fn start(proxies: &[SocketAddr], host: &'static str) -> Self {
+        let places: Vec<Places> = proxies.iter().copied().map(only).collect();
+        Self::of(CONNECTIONS, &places, host)
+    }
+
+    /// Starts so many clients of a Service, spread over `places`; each stays with its own.
+    pub(crate) fn of(clients: u32, places: &[Places], host: &'static str) -> Self {
         let load = Self {
             book: watch::Sender::new(Tally::default()),
             stop: CancellationToken::new(),
             clients: TaskTracker::new(),
         };
-        for (client, proxy) in (0..CONNECTIONS).zip(proxies.iter().cycle()) {
-            let first = Instant::now() + PERIOD * client / CONNECTIONS;
+        let period = Duration::from_secs(1) * CONNECTIONS / requests_per_second();
+        for (client, places) in (0..clients).zip(places.iter().cycle()) {
+            let first = Instant::now() + period * client / clients;
             let client = Client {
-                proxy: *proxy,
+                places: places.clone(),
                 host,
+                period,
                 connection: None,
                 sent: 0,
             };
@@ -138,16 +149,22 @@ impl Load {
     }
 }
 
+/// One place that stays.
+pub(crate) fn only(place: SocketAddr) -> Places {
+    watch::Sender::new(vec![place]).subscribe()
+}
+
 struct Client {
-    proxy: SocketAddr,
+    places: Places,
     host: &'static str,
+    period: Duration,
     connection: Option<SendRequest<Full<Bytes>>>,
     sent: u32,
 }
 
 impl Client {
     async fn run(mut self, first: Instant, book: watch::Sender<Tally>, stop: CancellationToken) {
-        let mut ticks = interval_at(first, PERIOD);
+        let mut ticks = interval_at(first, self.period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             self.sent += 1;
@@ -218,7 +235,7 @@ impl Client {
         {
             return Ok(kept);
         }
-        let stream = TcpStream::connect(self.proxy).await;
+        let stream = TcpStream::connect(self.place()?).await;
         let stream = stream.map_err(|error| Cause::NoConnection(error.to_string()))?;
         let (sender, connection) = handshake(TokioIo::new(stream))
             .await
@@ -226,6 +243,14 @@ impl Client {
         // Ends by itself when the sender is dropped.
         tokio::spawn(connection);
         Ok(sender)
+    }
+
+    /// Another with each request, of those that are known now.
+    fn place(&self) -> Result<SocketAddr, Cause> {
+        let places = self.places.borrow();
+        let turn = usize::try_from(self.sent).unwrap_or_default();
+        let place = places.get(turn % places.len().max(1)).copied();
+        place.ok_or_else(|| Cause::NoConnection("nobody is listed".to_owned()))
     }
 }
 
@@ -239,9 +264,17 @@ fn chain(error: &dyn Error) -> String {
 
 /// How often a test does what it does: 2 in `./test`, 20 for the bar of the project, by `SIDESTEP_ROUNDS`.
 pub(crate) fn rounds() -> u32 {
-    let chosen = std::env::var("SIDESTEP_ROUNDS").ok().map(|text| {
-        let rounds: NonZeroU32 = text.parse().expect("SIDESTEP_ROUNDS is a number above 0");
-        rounds.get()
-    });
-    chosen.unwrap_or(2)
+    chosen("SIDESTEP_ROUNDS").unwrap_or(2)
+}
+
+fn requests_per_second() -> u32 {
+    chosen("SIDESTEP_LOAD").unwrap_or(REQUESTS_PER_SECOND)
+}
+
+/// What whoever runs the tests asks for.
+pub(crate) fn chosen(variable: &str) -> Option<u32> {
+    let text = std::env::var(variable).ok()?;
+    let number: Result<NonZeroU32, _> = text.parse();
+    let number = number.unwrap_or_else(|_| panic!("{variable} is a number above 0, not {text:?}"));
+    Some(number.get())
 }

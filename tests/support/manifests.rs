@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 /// The example server, as `cargo test` and `./test` build it beside the binary.
-fn origin() -> PathBuf {
+pub(crate) fn origin() -> PathBuf {
     let folder = Path::new(env!("CARGO_BIN_EXE_sidestep")).parent().unwrap();
     let origin = folder.join("examples/origin");
     assert!(

@@ -110,7 +110,12 @@ fn wants_token(pod: &Value) -> bool {
 }
 
 fn file(pod: &PodName) -> PathBuf {
-    folder().join(&pod.uid)
+    file_of(&pod.uid)
+}
+
+/// What `KUBECONFIG` says to the process of the pod with that uid.
+pub(super) fn file_of(uid: &str) -> PathBuf {
+    folder().join(uid)
 }
 
 fn folder() -> PathBuf {

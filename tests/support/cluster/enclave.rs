@@ -5,6 +5,7 @@
 //! again, with the same arguments: nobody has to remember anything, and the tests that had begun begin again.
 
 use std::env;
+use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,10 +18,23 @@ pub(super) fn enter() {
     ENTERED.call_once(|| {
         if env::var_os(INSIDE).is_none() {
             build();
-            let error = again().exec();
+            let arguments: Vec<_> = env::args_os().skip(1).collect();
+            let error = again(&arguments).exec();
             panic!("entering a network namespace: {error}");
         }
     });
+}
+
+/// Whether this process runs one test, in a cluster that nobody else has.
+pub(super) fn is_alone() -> bool {
+    env::var_os(ALONE).is_some()
+}
+
+/// This test binary, to run one test in a cluster that nobody else has.
+pub(super) fn alone(test: &str) -> tokio::process::Command {
+    let mut command = again(&["--exact", "--nocapture", test].map(OsString::from));
+    command.env(ALONE, "1");
+    command.into()
 }
 
 /// A folder in memory that goes with this process.
@@ -58,12 +72,12 @@ fn build() {
     assert!(status.success(), "tests/helm/build: {status}");
 }
 
-fn again() -> Command {
+fn again(arguments: &[OsString]) -> Command {
     let mut command = Command::new(scripts().join("enter"));
     command
         .arg(folder())
         .arg(env::current_exe().unwrap())
-        .args(env::args_os().skip(1))
+        .args(arguments)
         .env(INSIDE, "1");
     command
 }
@@ -82,5 +96,7 @@ fn built() -> PathBuf {
 pub(super) const MACHINE: &str = "10.244.255.254";
 /// Says to the process that it is inside.
 const INSIDE: &str = "SIDESTEP_TESTS_INSIDE";
+/// Says to the process that its cluster is for one test.
+const ALONE: &str = "SIDESTEP_TESTS_ALONE";
 /// What `tests/cluster/build` says of a machine that lacks something.
 const CANNOT_RUN: i32 = 3;

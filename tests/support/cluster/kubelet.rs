@@ -149,7 +149,7 @@ impl Cluster for Remote {
         self.say(pod, Word::Is(Box::new(report)));
     }
 
-    /// In a network of its own, and with its service account's token.
+    /// In a network of its own, named as containers are, and with its service account's token.
     fn launch(&self, pod: &PodName, launch: Launch) -> Launch {
         let IpAddr::V4(address) = self.address(pod) else {
             unreachable!("pods have IPv4 addresses")
@@ -162,6 +162,7 @@ impl Cluster for Remote {
             address.to_string(),
         ];
         let mut environment = launch.environment;
+        environment.push(("HOSTNAME".to_owned(), pod.name.clone()));
         environment.extend(self.accounts.variable(pod));
         Launch {
             command: prefix.into_iter().chain(launch.command).collect(),

@@ -6,6 +6,7 @@ use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
+use sidestep_control::wire::Collection;
 
 /// Name and zone.
 const NODES: [(&str, &str); 3] = [
@@ -46,7 +47,7 @@ pub(super) async fn make(client: &Client) {
 /// Sends every new pod to a node, for as long as it is polled.
 pub(super) async fn schedule(client: Client) {
     let unbound = watcher::Config::default().fields("spec.nodeName=");
-    let pods = watcher(Api::<Pod>::all(client.clone()), unbound).default_backoff();
+    let pods = Collection::<Pod>::all(&client).watch(unbound);
     let mut pods = pods.applied_objects().boxed();
     let mut turns = NODES.iter().cycle();
     while let Some(pod) = pods.next().await {

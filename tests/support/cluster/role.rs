@@ -169,10 +169,7 @@ fn pod_spec(account: &str, arguments: &[&str], ports: &Value, probed: &str) -> V
         "terminationGracePeriodSeconds": 10,
         "containers": [{
             "name": "sidestep", "image": "sidestep", "command": command, "ports": ports,
-            "env": [
-                {"name": "HOSTNAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-                {"name": "NO_COLOR", "value": "1"},
-            ],
+            "env": [{"name": "NO_COLOR", "value": "1"}],
             "readinessProbe": {"httpGet": {"path": "/readyz", "port": probed}, "periodSeconds": 1},
             "livenessProbe": {"httpGet": {"path": "/livez", "port": probed}},
         }],
