@@ -1,8 +1,9 @@
 //! What the user typed: the command line as clap sees it. No I/O; `settings` makes it usable, `commands` does it.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Canary routing without the mesh: an L7 proxy and Argo-compatible rollouts in one binary.
 #[derive(Debug, Parser)]
@@ -19,6 +20,33 @@ pub(crate) struct Cli {
     /// Which cluster, as whom.
     #[command(flatten)]
     pub(crate) connection: Connection,
+}
+
+impl Cli {
+    /// Reads a command line whose first word is the program. As `kubectl-sidestep` it is called `kubectl sidestep` in all that it says.
+    ///
+    /// # Errors
+    /// What is wrong with it, or the help that was asked for.
+    pub(crate) fn read(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let mut words = words.into_iter().peekable();
+        let mut command = Self::command();
+        if words
+            .peek()
+            .is_some_and(|program| is_called(program, "kubectl-sidestep"))
+        {
+            command = command.bin_name("kubectl sidestep");
+        }
+        let mut found = command.try_get_matches_from_mut(words)?;
+        Self::from_arg_matches_mut(&mut found).map_err(|error| error.format(&mut command))
+    }
+}
+
+/// Whether the program has been called by this name, whatever its folder.
+pub(crate) fn is_called(program: impl AsRef<Path>, name: &str) -> bool {
+    program
+        .as_ref()
+        .file_name()
+        .is_some_and(|file| file == name)
 }
 
 /// Which cluster, as whom: the flags of `kubectl`.
@@ -52,6 +80,30 @@ pub(crate) struct Connection {
     /// Group to impersonate; may be repeated
     #[arg(long = "as-group", global = true, value_name = "GROUP")]
     pub(crate) impersonate_groups: Vec<String>,
+    /// Uid to impersonate
+    #[arg(long = "as-uid", global = true, value_name = "UID")]
+    pub(crate) impersonate_uid: Option<String>,
+    /// PEM file of the authorities that the API server's certificate may be of
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) certificate_authority: Option<PathBuf>,
+    /// Take any certificate of the API server: whoever is on the way can read and change everything
+    #[arg(long, global = true, conflicts_with = "certificate_authority")]
+    pub(crate) insecure_skip_tls_verify: bool,
+    /// Name that the API server's certificate must be of; else that of the URL
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) tls_server_name: Option<String>,
+    /// PEM file of the certificate to show to the API server
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) client_certificate: Option<PathBuf>,
+    /// PEM file of its key
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) client_key: Option<PathBuf>,
+    /// How long the API server may leave a request without a word, such as 30s; 0 for ever
+    #[arg(
+        long, global = true, value_name = "DURATION", default_value = "0",
+        value_parser = crate::settings::request_timeout
+    )]
+    pub(crate) request_timeout: std::time::Duration,
 }
 
 /// What to do.
@@ -97,6 +149,8 @@ pub(crate) enum Verb {
     Lint(LintArgs),
     /// Print the CustomResourceDefinitions, for `kubectl apply --server-side -f -`
     Crds(CrdsArgs),
+    /// Print a script that makes a shell complete this command line
+    Completion(CompletionArgs),
     /// Print the version
     Version(VersionArgs),
 }
@@ -489,6 +543,13 @@ pub(crate) struct CrdsArgs {
     pub(crate) group: Option<String>,
 }
 
+/// `sidestep completion`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CompletionArgs {
+    /// Which shell: its start-up file reads the script, as in `source <(sidestep completion bash)`
+    pub(crate) shell: clap_complete::Shell,
+}
+
 /// `sidestep version`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct VersionArgs {
@@ -510,6 +571,24 @@ mod tests {
     #[test]
     fn the_structs_fit_together() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn as_a_plugin_it_is_called_as_kubectl_calls_it() {
+        let said = |line: &str| {
+            let read = Cli::read(line.split(' ').map(OsString::from));
+            read.unwrap_err().to_string()
+        };
+        for (program, name) in [
+            ("/usr/local/bin/kubectl-sidestep", "kubectl sidestep"),
+            ("./sidestep", "sidestep"),
+        ] {
+            let usage = format!("Usage: {name} promote ");
+            let help = said(&format!("{program} promote --help"));
+            assert!(help.contains(&usage), "{help}");
+            let complaint = said(&format!("{program} promote"));
+            assert!(complaint.contains(&usage), "{complaint}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
 use crate::cli::Connection;
@@ -31,15 +31,13 @@ pub(crate) async fn connect(connection: &Connection) -> anyhow::Result<Session> 
     if let Some(server) = &connection.server {
         config.cluster_url = server_url(server)?;
     }
-    if let Some(token) = &connection.token {
-        config.auth_info.token = Some(token.clone().into());
-    }
-    if connection.impersonate.is_some() || !connection.impersonate_groups.is_empty() {
-        config
-            .auth_info
-            .impersonate
-            .clone_from(&connection.impersonate);
-        config.auth_info.impersonate_groups = Some(connection.impersonate_groups.clone());
+    verify_as_said(&mut config, connection);
+    identify_as_said(&mut config.auth_info, connection)?;
+    let limit = Some(connection.request_timeout).filter(|limit| !limit.is_zero());
+    if limit.is_some() {
+        (config.connect_timeout, config.write_timeout) = (limit, limit);
+        config.read_timeout = limit;
+        config.reset_reader_on_write = true;
     }
     let namespace = connection
         .namespace
@@ -47,6 +45,51 @@ pub(crate) async fn connect(connection: &Connection) -> anyhow::Result<Session> 
         .unwrap_or_else(|| config.default_namespace.clone());
     let client = Client::try_from(config).context("setting up the connection to the API server")?;
     Ok(Session { client, namespace })
+}
+
+/// What the flags say of the API server's certificate.
+fn verify_as_said(config: &mut Config, connection: &Connection) {
+    if let Some(file) = &connection.certificate_authority {
+        config.root_cert_file = Some(file.clone());
+        config.accept_invalid_certs = false;
+    }
+    config.accept_invalid_certs |= connection.insecure_skip_tls_verify;
+    if let Some(name) = &connection.tls_server_name {
+        config.tls_server_name = Some(name.clone());
+    }
+}
+
+/// Who the flags say we are.
+fn identify_as_said(who: &mut AuthInfo, connection: &Connection) -> anyhow::Result<()> {
+    if let Some(token) = &connection.token {
+        who.token = Some(token.clone().into());
+        who.token_file = None;
+    }
+    let name = |file: &Path| {
+        let name = file.to_str().map(str::to_owned);
+        name.with_context(|| format!("{}: the name is not UTF-8", file.display()))
+    };
+    if let Some(file) = &connection.client_certificate {
+        who.client_certificate = Some(name(file)?);
+        who.client_certificate_data = None;
+    }
+    if let Some(file) = &connection.client_key {
+        who.client_key = Some(name(file)?);
+        who.client_key_data = None;
+    }
+    let groups = &connection.impersonate_groups;
+    if connection.impersonate.is_none()
+        && (connection.impersonate_uid.is_some() || !groups.is_empty())
+    {
+        bail!("--as-group and --as-uid go with --as");
+    }
+    if connection.impersonate.is_some() {
+        who.impersonate.clone_from(&connection.impersonate);
+        who.impersonate_uid.clone_from(&connection.impersonate_uid);
+        who.impersonate_groups = Some(groups.clone());
+        who.impersonate_user_extra = None;
+    }
+    Ok(())
 }
 
 /// What is around this process that may name a cluster.
@@ -212,5 +255,88 @@ mod tests {
         };
         let said = found(&connection, &around(Path::new("/nowhere"), true)).await;
         assert!(said.starts_with("--kubeconfig no/such/file: "), "{said}");
+    }
+
+    /// What the API server is told of who asks, header by header.
+    async fn told(connection: Connection) -> Vec<String> {
+        let (heard, mut hearing) = tokio::sync::mpsc::channel(1);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let listen = async move |headers: http::HeaderMap| {
+            heard.send(headers).await.unwrap();
+            "{}"
+        };
+        let server = axum::Router::new().fallback(listen);
+        let serving = tokio::spawn(async { axum::serve(listener, server).await.unwrap() });
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("kubeconfig");
+        write(&file, &format!("http://{address}"));
+        let connection = Connection {
+            kubeconfig: Some(file),
+            ..connection
+        };
+        let session = connect(&connection).await.unwrap();
+        let request = http::Request::get("/version").body(Vec::new()).unwrap();
+        session.client.request_text(request).await.unwrap();
+        serving.abort();
+        let headers = hearing.recv().await.unwrap();
+        let who = |name: &str| name == "authorization" || name.starts_with("impersonate-");
+        let told = headers.iter().filter(|(name, _)| who(name.as_str()));
+        let mut told: Vec<_> = told
+            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+            .collect();
+        told.sort();
+        told
+    }
+
+    #[tokio::test]
+    async fn the_api_server_is_told_who_asks() {
+        let groups = || vec!["shop".to_owned(), "edge".to_owned()];
+        let uid = Some("u-1".to_owned());
+        for (connection, expected) in [
+            (Connection::default(), &["authorization: Bearer t"][..]),
+            (
+                Connection {
+                    token: Some("mine".to_owned()),
+                    impersonate: Some("eve".to_owned()),
+                    impersonate_groups: groups(),
+                    impersonate_uid: uid.clone(),
+                    ..Connection::default()
+                },
+                &[
+                    "authorization: Bearer mine",
+                    "impersonate-group: edge",
+                    "impersonate-group: shop",
+                    "impersonate-uid: u-1",
+                    "impersonate-user: eve",
+                ],
+            ),
+        ] {
+            assert_eq!(told(connection).await, expected);
+        }
+        let nobody = Connection {
+            server: Some("http://127.0.0.1:1".to_owned()),
+            impersonate_uid: uid,
+            ..Connection::default()
+        };
+        let refused = identify_as_said(&mut AuthInfo::default(), &nobody).unwrap_err();
+        assert_eq!(refused.to_string(), "--as-group and --as-uid go with --as");
+    }
+
+    #[tokio::test]
+    async fn an_api_server_that_says_nothing_is_given_up() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("kubeconfig");
+        let server = format!("http://{}", listener.local_addr().unwrap());
+        write(&file, &server);
+        let connection = Connection {
+            kubeconfig: Some(file),
+            request_timeout: std::time::Duration::from_millis(50),
+            ..Connection::default()
+        };
+        let session = connect(&connection).await.unwrap();
+        let asked = session.client.apiserver_version().await;
+        assert!(asked.is_err(), "{asked:?}");
     }
 }

@@ -29,6 +29,7 @@ use jiff::Timestamp;
 
 use crate::cli::{Connection, GetArgs, GetKind, ListArgs, ListKind, SetArgs, SetPart, Verb};
 use crate::client::connect;
+use crate::completion;
 use rollouts::Rollouts;
 
 /// Does what the user typed.
@@ -55,6 +56,10 @@ pub(crate) async fn run(verb: Verb, at: &Connection) -> anyhow::Result<()> {
         }) => set_image::run(&rollouts(at).await?, &args).await,
         Verb::Lint(args) => lint::run(&args, at.namespace.as_deref()),
         Verb::Crds(args) => crds::run(&args),
+        Verb::Completion(args) => {
+            let script = completion::script(args.shell);
+            print(&String::from_utf8_lossy(&script))
+        }
         Verb::Version(args) => print(&version::text(args.short)),
     }
 }

@@ -7,6 +7,7 @@
 //! | [`proxy_config`] | the proxy's configuration file |
 //! | [`client`] | the connection to a cluster |
 //! | [`commands`] | one read or patch each |
+//! | [`completion`] | what shells offer |
 //! | [`manifest`] | files → objects, or complaints with file, line and field |
 //! | [`apply`] | objects → cluster |
 //! | [`view`] | objects → text |
@@ -24,6 +25,7 @@ mod apply;
 mod cli;
 mod client;
 mod commands;
+mod completion;
 mod controller;
 mod dashboard;
 mod demo;
@@ -42,7 +44,6 @@ mod view;
 use std::io::{Write, stderr};
 use std::process::ExitCode;
 
-use clap::Parser;
 use cli::Command;
 use settings::{ControllerSettings, DemoSettings, ProxySettings, RunSettings};
 use sidestep_control::local::launcher;
@@ -57,7 +58,17 @@ fn main() -> ExitCode {
     if let Some(invocation) = launcher::invoked(std::env::args_os()) {
         return internal(invocation);
     }
-    let cli = match cli::Cli::try_parse() {
+    let mut words = std::env::args_os();
+    if words
+        .next()
+        .is_some_and(|program| cli::is_called(program, completion::FOR_KUBECTL))
+    {
+        return match commands::print(&completion::answer(words)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => complain(&error),
+        };
+    }
+    let cli = match cli::Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(usage) => {
             let printed = usage.print();

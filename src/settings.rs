@@ -217,6 +217,17 @@ pub(crate) fn go_duration(text: &str) -> Result<Duration, String> {
     time.ok_or_else(|| format!("`{text}` is no time such as 60s, 2m or 1h30m"))
 }
 
+/// Parses a time as `kubectl` takes it for `--request-timeout`: a number alone means seconds, and 0 means none.
+///
+/// # Errors
+/// What is allowed, in words.
+pub(crate) fn request_timeout(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+        Err(_) => go_duration(text),
+    }
+}
+
 /// Parses `CONTAINER=IMAGE`.
 ///
 /// # Errors
@@ -570,6 +581,15 @@ mod tests {
             "9999999999h9999999999h9999999999h",
         ] {
             assert!(go_duration(text).is_err(), "{text}");
+        }
+        for (text, expected) in [
+            ("0", Some(0)),
+            ("30", Some(30)),
+            ("2m", Some(120)),
+            ("-1", None),
+        ] {
+            let expected = expected.map(Duration::from_secs);
+            assert_eq!(request_timeout(text).ok(), expected, "{text}");
         }
     }
 }
