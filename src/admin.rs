@@ -65,7 +65,7 @@ async fn ready(State(admin): State<Admin>) -> Response {
     if *admin.draining.borrow() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response();
     }
-    if admin.tables.report(Instant::now()).serial == 0 {
+    if !admin.tables.is_served() {
         return (StatusCode::SERVICE_UNAVAILABLE, "no table yet\n").into_response();
     }
     "ok\n".into_response()

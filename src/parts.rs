@@ -57,7 +57,9 @@ impl Parts {
     pub(crate) fn route(&mut self, client: Client, options: routing::Options, proxy: &Arc<Proxy>) {
         let (tables, certificates) = (proxy.handle(), proxy.certificates());
         let publish = move |published: Published| {
-            certificates.publish(published.certificates);
+            if let Some(new) = published.certificates {
+                certificates.publish(new);
+            }
             let tables = tables.clone();
             async move { tables.publish(published.table).await }
         };

@@ -43,6 +43,8 @@ pub struct Change<'a, K> {
     pub old: Option<&'a Arc<K>>,
     /// As it is.
     pub new: Option<&'a Arc<K>>,
+    /// It does not parse, or did not.
+    pub is_malformed: bool,
 }
 
 /// What a cache must have seen before a decision may rest on it.
@@ -246,7 +248,7 @@ impl<K: Resource<DynamicType = ()> + DeserializeOwned> Cache<K> {
             Event::InitDone => self.complete_list(),
             Event::Apply(object) => {
                 let (metadata, parsed) = open(object, self.0.trim);
-                self.replace(metadata, Some(parsed));
+                self.replace(metadata, Some(&parsed));
             }
             Event::Delete(object) => {
                 self.replace(object.metadata, None);
@@ -254,28 +256,27 @@ impl<K: Resource<DynamicType = ()> + DeserializeOwned> Cache<K> {
         }
     }
 
-    fn replace(&self, metadata: ObjectMeta, parsed: Option<Parsed<K>>) {
-        let new = parsed.as_ref().and_then(|p| p.as_ref().ok().cloned());
+    fn replace(&self, metadata: ObjectMeta, new: Option<&Parsed<K>>) {
         let mut objects = self.write();
         objects.note_version(&metadata);
         let (namespace, name) = key(metadata);
         let names = objects.namespaces.entry(namespace.clone()).or_default();
-        let old = match parsed {
-            Some(parsed) => names.insert(name.clone(), parsed),
+        let old = match new {
+            Some(new) => names.insert(name.clone(), new.clone()),
             None => names.remove(&name),
         };
         if names.is_empty() {
             objects.namespaces.remove(&namespace);
         }
-        let old = old.and_then(Result::ok);
-        if let Some(old) = &old {
-            objects.index.remove(&namespace, &name, old);
+        let parsed = |object: Option<&Parsed<K>>| object.and_then(|o| o.as_ref().ok().cloned());
+        if let Some(old) = parsed(old.as_ref()) {
+            objects.index.remove(&namespace, &name, &old);
         }
-        if let Some(new) = &new {
-            objects.index.add(&namespace, &name, new);
+        if let Some(new) = parsed(new) {
+            objects.index.add(&namespace, &name, &new);
         }
         drop(objects);
-        self.tell(&namespace, &name, old.as_ref(), new.as_ref());
+        self.tell(&namespace, &name, old.as_ref(), new);
     }
 
     fn complete_list(&self) {
@@ -290,27 +291,28 @@ impl<K: Resource<DynamicType = ()> + DeserializeOwned> Cache<K> {
         for (namespace, names) in listed {
             let mut names_before = before.remove(&namespace).unwrap_or_default();
             for (name, new) in names {
-                let old = names_before.remove(&name).and_then(Result::ok);
-                self.tell(&namespace, &name, old.as_ref(), new.ok().as_ref());
+                let old = names_before.remove(&name);
+                self.tell(&namespace, &name, old.as_ref(), Some(&new));
             }
             for (name, old) in names_before {
-                self.tell(&namespace, &name, old.ok().as_ref(), None);
+                self.tell(&namespace, &name, Some(&old), None);
             }
         }
         for (namespace, names) in before {
             for (name, old) in names {
-                self.tell(&namespace, &name, old.ok().as_ref(), None);
+                self.tell(&namespace, &name, Some(&old), None);
             }
         }
     }
 
-    fn tell(&self, namespace: &str, name: &str, old: Option<&Arc<K>>, new: Option<&Arc<K>>) {
+    fn tell(&self, namespace: &str, name: &str, old: Option<&Parsed<K>>, new: Option<&Parsed<K>>) {
         let change = Change {
             cache: self,
             namespace,
             name,
-            old,
-            new,
+            old: old.and_then(|old| old.as_ref().ok()),
+            new: new.and_then(|new| new.as_ref().ok()),
+            is_malformed: [old, new].into_iter().flatten().any(Result::is_err),
         };
         for listener in &self.0.listeners {
             listener(&change);
@@ -579,6 +581,17 @@ mod tests {
         cache.take_up(Event::Apply(object("a", "3")));
         assert!(cache.malformed().is_empty());
         assert_eq!(take(&log), ["a ->1", "a 1>-", "a ->3"]);
+    }
+
+    #[test]
+    fn who_has_set_which_field_is_not_kept() {
+        let (cache, _) = recorded();
+        let mut object = object("a", "1");
+        object.json["metadata"]["managedFields"] = json!([{"manager": "kubectl"}]);
+        cache.take_up(Event::Apply(object));
+        let kept = cache.get("ns", "a").unwrap();
+        assert_eq!(kept.metadata.managed_fields, None);
+        assert_eq!(kept.metadata.resource_version.as_deref(), Some("1"));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! | file | what |
 //! |---|---|
 //! | [`mod@build`] | the table out of what is known: the driver |
+//! | [`rebuild`] | the next table, out of the one before where little has changed |
+//! | [`changes`] | what has changed |
 //! | [`names`] | the hosts that Services answer to |
 //! | [`ingress`] | what Ingresses ask for |
 //! | [`certificates`] | the certificates that Ingresses ask for |
@@ -15,12 +17,14 @@
 
 pub mod build;
 pub mod certificates;
+pub mod changes;
 pub mod endpoints;
 pub mod govern;
 pub mod ingress;
 pub mod names;
 pub mod notice;
 pub mod ports;
+pub mod rebuild;
 pub mod split;
 pub mod watch;
 

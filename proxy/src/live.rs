@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+pub(crate) use self::cells::Glance;
 pub use self::cells::{Counter, Counts};
 pub use self::identity::{EndpointInFlight, EndpointState, Owner, VersionKey, VersionState};
 use self::identity::{Identities, Known};
@@ -81,6 +82,12 @@ impl TableHandle {
         self.shared.changes.subscribe()
     }
 
+    /// Whether every worker serves a table.
+    #[must_use]
+    pub fn is_served(&self) -> bool {
+        self.acknowledged().serial > 0
+    }
+
     /// What each worker says of its connections, in the order of the workers.
     #[must_use]
     pub fn fronts(&self) -> Vec<Arc<Front>> {
@@ -121,6 +128,19 @@ impl TableHandle {
             .collect();
         versions.sort_by(|a, b| a.key.cmp(&b.key));
         versions
+    }
+
+    /// Versions that left the newest table and that figures are kept of, in order; forgets what is too old at `now`.
+    pub(crate) fn left(&self, now: Instant) -> Vec<Arc<VersionState>> {
+        let taken = self.shared.taken();
+        let mut ledger = self.shared.ledger();
+        ledger.identities.forget(now);
+        ledger.drop_old_tables(taken);
+        let known = ledger.identities.versions();
+        let left = known.filter(|known| known.left.is_some());
+        let mut left: Vec<_> = left.map(|known| Arc::clone(&known.state)).collect();
+        left.sort_by(|a, b| a.key.cmp(&b.key));
+        left
     }
 
     /// Milliseconds of the process's own clock.

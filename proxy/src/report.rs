@@ -3,6 +3,7 @@
 //! A [`Report`] speaks of the newest table that every worker has taken up: that a generation stands in it is the acknowledgement.
 //! Turning it into JSON is the binary's.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +11,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::live::{
-    Counts, Owner, Served, ServedBackend, ServedSplit, ServedVersion, TableHandle, VersionState,
+    Counts, Glance, Owner, Served, ServedBackend, ServedSplit, ServedVersion, TableHandle,
+    VersionState,
 };
 use crate::split::Plan;
-use crate::table::{Protocol, Route, Source, Split, Target};
+use crate::table::{PlannedSplit, Protocol, Route, Source, Split, Target};
 
 /// A snapshot of all Splits in service and of what was counted.
 #[derive(Clone, Debug, PartialEq)]
@@ -145,22 +147,49 @@ impl TableHandle {
     #[must_use]
     pub fn report(&self, now: Instant) -> Report {
         let served = self.acknowledged();
-        let versions = self.versions(now);
+        let left = self.left(now);
+        let left = by_split(&left);
         let clock_ms = self.clock_ms(now);
         let apexes = apexes_by_split(&served);
         let splits = served.splits.iter().zip(apexes);
-        let splits = splits.map(|(split, apexes)| split_report(split, apexes, &versions, clock_ms));
+        let splits = splits.map(|(split, apexes)| split_report(split, apexes, &left, clock_ms));
         Report {
             serial: served.serial,
             splits: splits.collect(),
         }
     }
 
+    /// What has changed of the Splits since `told` was told of last. A look at Splits of which nothing has changed costs next to nothing.
+    #[must_use]
+    pub fn news(&self, told: &mut Told, now: Instant) -> Vec<News> {
+        let served = self.acknowledged();
+        let left = self.left(now);
+        let left = by_split(&left);
+        let clock_ms = self.clock_ms(now);
+        let mut news = Vec::new();
+        let mut before = std::mem::take(&mut told.0);
+        for (split, apexes) in served.splits.iter().zip(apexes_by_split(&served)) {
+            let uid = &split.planned.split.uid;
+            let seen = Seen::of(split, &apexes, &left, clock_ms);
+            let (uid, known) = before.remove_entry(uid).unzip();
+            if known.as_ref() != Some(&seen) {
+                let report = split_report(split, apexes, &left, clock_ms);
+                news.push(News::Split(Box::new(report)));
+            }
+            let uid = uid.unwrap_or_else(|| split.planned.split.uid.clone());
+            told.0.insert(uid, seen);
+        }
+        let gone = before.into_values();
+        news.extend(gone.map(|seen| News::Gone(Arc::clone(&seen.split.planned))));
+        news
+    }
+
     /// The newest table, with what its endpoints have in flight.
     #[must_use]
     pub fn table(&self, now: Instant) -> TableReport {
         let served = self.newest();
-        let versions = self.versions(now);
+        let left = self.left(now);
+        let left = by_split(&left);
         let clock_ms = self.clock_ms(now);
         TableReport {
             serial: served.serial,
@@ -180,7 +209,7 @@ impl TableHandle {
                 .splits
                 .iter()
                 .zip(apexes_by_split(&served))
-                .map(|(split, apexes)| split_report(split, apexes, &versions, clock_ms))
+                .map(|(split, apexes)| split_report(split, apexes, &left, clock_ms))
                 .collect(),
         }
     }
@@ -203,19 +232,86 @@ fn apexes_by_split(served: &Served) -> Vec<Vec<u16>> {
     ports
 }
 
+/// What a reader has been told of every Split, by uid.
+#[derive(Debug, Default)]
+pub struct Told(HashMap<String, Seen>);
+
+/// What has become of a Split.
+#[derive(Clone, Debug, PartialEq)]
+pub enum News {
+    /// It is served or counted otherwise than was told.
+    Split(Box<SplitReport>),
+    /// It is served no more.
+    Gone(Arc<PlannedSplit>),
+}
+
+/// What a report of a Split is made of.
+#[derive(Debug)]
+struct Seen {
+    split: Arc<ServedSplit>,
+    apexes: Vec<u16>,
+    /// Those that are served, then those that left: id, what was counted, and for how many seconds the oldest request has been in
+    /// flight.
+    versions: Vec<(u64, Glance, Option<u64>)>,
+}
+
+impl Seen {
+    fn of(split: &Arc<ServedSplit>, apexes: &[u16], left: &Left<'_>, clock_ms: u64) -> Self {
+        let versions = split.versions.iter().chain(left_of(split, left));
+        let versions = versions.map(|version| {
+            let glance = version.glance();
+            let age_s = |start_ms| clock_ms.saturating_sub(start_ms) / 1000;
+            (version.id, glance, glance.oldest_start_ms.map(age_s))
+        });
+        Self {
+            split: Arc::clone(split),
+            apexes: apexes.to_vec(),
+            versions: versions.collect(),
+        }
+    }
+}
+
+impl PartialEq for Seen {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.split, &other.split)
+            && self.apexes == other.apexes
+            && self.versions == other.versions
+    }
+}
+
+/// Versions that left the table, by the uid of their Split.
+type Left<'a> = HashMap<&'a str, Vec<&'a Arc<VersionState>>>;
+
+fn by_split(left: &[Arc<VersionState>]) -> Left<'_> {
+    let mut by_split = Left::new();
+    for version in left {
+        if let Owner::Split { uid, .. } = &version.key.owner {
+            by_split.entry(uid).or_default().push(version);
+        }
+    }
+    by_split
+}
+
+/// Those of a Split that it does not serve.
+fn left_of<'a>(
+    split: &ServedSplit,
+    left: &'a Left<'_>,
+) -> impl Iterator<Item = &'a Arc<VersionState>> {
+    let left = left.get(split.planned.split.uid.as_str());
+    let left = left.into_iter().flatten().copied();
+    left.filter(|left| !split.versions.iter().any(|version| version.id == left.id))
+}
+
 fn split_report(
     served: &ServedSplit,
     apexes: Vec<u16>,
-    known: &[Arc<VersionState>],
+    left: &Left<'_>,
     clock_ms: u64,
 ) -> SplitReport {
     let split = &served.planned.split;
     let live = served.versions.iter().zip(&split.versions);
     let live = live.map(|(state, version)| version_report(state, Some(version.ready), clock_ms));
-    let left = known.iter().filter(|state| {
-        is_of(state, &split.uid) && !served.versions.iter().any(|version| version.id == state.id)
-    });
-    let left = left.map(|state| version_report(state, None, clock_ms));
+    let left = left_of(served, left).map(|state| version_report(state, None, clock_ms));
     SplitReport {
         namespace: split.namespace.clone(),
         name: split.name.clone(),
@@ -224,13 +320,6 @@ fn split_report(
         rules: rule_reports(served),
         versions: live.chain(left).collect(),
         apexes,
-    }
-}
-
-fn is_of(state: &VersionState, split_uid: &str) -> bool {
-    match &state.key.owner {
-        Owner::Split { uid, .. } => uid == split_uid,
-        Owner::Route { .. } => false,
     }
 }
 
@@ -311,7 +400,7 @@ mod tests {
     use std::pin::pin;
 
     use super::*;
-    use crate::live::fixture::{open_shop, parts, poll, shop};
+    use crate::live::fixture::{Shop, open_shop, parts, poll, shop};
     use crate::live::{Choice, Outcome};
     use crate::table::Table;
 
@@ -362,6 +451,52 @@ mod tests {
             report().splits[0].rules[0].shares,
             [share("stable", 0.0), share("canary", 1.0)]
         );
+    }
+
+    /// `generation:requests of the canary`, or `gone`, for each piece of news.
+    fn told(shop: &Shop, told: &mut Told, after_ms: u64) -> Vec<String> {
+        let news = shop
+            .handle
+            .news(told, shop.now + Duration::from_millis(after_ms));
+        let text = |news: News| match news {
+            News::Split(split) => {
+                let requests = split.versions[1].counts.requests();
+                format!("{}:{requests}", split.generation)
+            }
+            News::Gone(planned) => format!("{} gone", planned.split.name),
+        };
+        news.into_iter().map(text).collect()
+    }
+
+    #[tokio::test]
+    async fn a_reader_is_told_again_of_what_has_changed() {
+        let shop = shop(1, [0, 5]);
+        let mut reader = Told::default();
+        let nothing: [&str; 0] = [];
+        shop.publish(table(1, "b"));
+        assert_eq!(told(&shop, &mut reader, 0), ["1:0"]);
+        assert_eq!(told(&shop, &mut reader, 0), nothing);
+        let serving = shop.workers[0].current();
+        let Choice::Serve(chosen) = serving.choose(0) else {
+            panic!("refused")
+        };
+        let request = chosen.begin(shop.now);
+        assert_eq!(told(&shop, &mut reader, 0), ["1:0"], "in flight");
+        assert_eq!(told(&shop, &mut reader, 900), nothing);
+        assert_eq!(told(&shop, &mut reader, 1000), ["1:0"], "for a second");
+        request.finish(Outcome::Ok, shop.now);
+        assert_eq!(told(&shop, &mut reader, 1000), ["1:1"], "counted");
+        shop.publish(table(2, "b"));
+        assert_eq!(
+            told(&shop, &mut reader, 1000),
+            ["2:1"],
+            "another generation"
+        );
+        shop.publish(table(2, "b"));
+        assert_eq!(told(&shop, &mut reader, 1000), nothing, "the same");
+        shop.publish(Table::default());
+        assert_eq!(told(&shop, &mut reader, 1000), ["web gone"]);
+        assert_eq!(told(&shop, &mut reader, 1000), nothing);
     }
 
     #[tokio::test]

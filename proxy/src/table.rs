@@ -9,11 +9,13 @@ use std::sync::Arc;
 
 pub use self::check::{Error, Part, Problem};
 pub use self::matching::Routes;
+pub use self::patch::Patch;
 pub use crate::split::Fallback;
 use crate::split::{Member, Plan};
 
 mod check;
 pub mod matching;
+mod patch;
 
 /// What a table is made of. Indices in it refer to its own lists.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -255,7 +257,7 @@ impl Table {
     }
 
     fn plan(parts: Parts) -> Self {
-        let splits: Vec<_> = plan_splits(parts.splits, &parts.backends);
+        let splits = plan_splits(parts.splits, &parts.backends);
         let apexes = parts.apexes.into_iter();
         let apexes = apexes.map(|apex| (apex.port, apex.target));
         let backends = parts
@@ -267,7 +269,7 @@ impl Table {
             routes: Arc::new(Routes::new(parts.routes)),
             apexes: Arc::new(apexes.collect()),
             backends,
-            splits: splits.into_iter().map(Arc::new).collect(),
+            splits,
         }
     }
 
@@ -299,14 +301,24 @@ impl Table {
         self.backends.iter().map(AsRef::as_ref)
     }
 
+    /// The backend at an index that a target of this table names.
+    ///
+    /// # Panics
+    ///
+    /// When the table has fewer.
+    #[must_use]
+    pub fn backend(&self, index: usize) -> &PlannedBackend {
+        &self.backends[index]
+    }
+
     /// The Splits, in the order given.
     pub fn splits(&self) -> impl ExactSizeIterator<Item = &PlannedSplit> {
         self.splits.iter().map(AsRef::as_ref)
     }
 
     /// Takes over every part of `before` that is equal, so that dropping `before` frees only what really changed.
-    pub(crate) fn share_with(&mut self, before: &Self) {
-        if self.routes.list() == before.routes.list() {
+    pub fn share_with(&mut self, before: &Self) {
+        if Arc::ptr_eq(&self.routes, &before.routes) || self.routes.list() == before.routes.list() {
             self.routes = Arc::clone(&before.routes);
         }
         if self.apexes == before.apexes {
@@ -320,13 +332,14 @@ impl Table {
 /// Replaces each of `now` by its equal at the same place of `before`.
 fn share<T: PartialEq>(now: &mut [Arc<T>], before: &[Arc<T>]) {
     for (now, before) in now.iter_mut().zip(before) {
-        if now == before {
+        // What a patch left alone is the same already.
+        if !Arc::ptr_eq(now, before) && now == before {
             *now = Arc::clone(before);
         }
     }
 }
 
-fn plan_backend(backend: Backend, splits: &[PlannedSplit]) -> Arc<PlannedBackend> {
+fn plan_backend(backend: Backend, splits: &[Arc<PlannedSplit>]) -> Arc<PlannedBackend> {
     let plan = match &backend.source {
         Source::Endpoints(_) => None,
         Source::Split {
@@ -341,17 +354,26 @@ fn plan_backend(backend: Backend, splits: &[PlannedSplit]) -> Arc<PlannedBackend
     Arc::new(PlannedBackend { backend, plan })
 }
 
-fn plan_splits(splits: Vec<Split>, backends: &[Backend]) -> Vec<PlannedSplit> {
-    let ready = rules_ready(&splits, backends);
-    let plan = |(split, ready): (Split, Vec<Vec<u32>>)| {
-        let plans = ready
-            .iter()
-            .enumerate()
-            .map(|(rule, ready)| plan_rule(&split, rule, ready))
-            .collect();
-        PlannedSplit { split, plans }
-    };
-    splits.into_iter().zip(ready).map(plan).collect()
+fn plan_splits(splits: Vec<Split>, backends: &[Backend]) -> Vec<Arc<PlannedSplit>> {
+    let mut of_split: Vec<Vec<&Backend>> = vec![Vec::new(); splits.len()];
+    for backend in backends {
+        if let Source::Split { split, .. } = &backend.source {
+            of_split[*split].push(backend);
+        }
+    }
+    let both = splits.into_iter().zip(of_split);
+    both.map(|(split, backends)| Arc::new(plan_split(split, &backends)))
+        .collect()
+}
+
+/// `backends` are all of this Split.
+fn plan_split(split: Split, backends: &[&Backend]) -> PlannedSplit {
+    let ready = rules_ready(&split, backends);
+    let rules = ready.iter().enumerate();
+    let plans = rules
+        .map(|(rule, ready)| plan_rule(&split, rule, ready))
+        .collect();
+    PlannedSplit { split, plans }
 }
 
 fn plan_rule(split: &Split, rule: usize, ready: &[u32]) -> Plan {
@@ -374,25 +396,20 @@ fn plan_rule(split: &Split, rule: usize, ready: &[u32]) -> Plan {
     Plan::new(&members, stable, split.fallback)
 }
 
-/// Per Split and rule: ready pods per version, the least over the rule's ports; a port that no version serves says nothing.
-fn rules_ready(splits: &[Split], backends: &[Backend]) -> Vec<Vec<Vec<u32>>> {
-    let as_said = |split: &Split| {
-        let ready: Vec<u32> = split.versions.iter().map(|version| version.ready).collect();
-        vec![ready; split.rules.len()]
-    };
-    let mut least: Vec<Vec<Vec<u32>>> = splits.iter().map(as_said).collect();
+/// Per rule: ready pods per version, the least over the rule's ports; a port that no version serves says nothing.
+fn rules_ready(split: &Split, backends: &[&Backend]) -> Vec<Vec<u32>> {
+    let as_said: Vec<u32> = split.versions.iter().map(|version| version.ready).collect();
+    let mut least = vec![as_said; split.rules.len()];
     for backend in backends {
         let Source::Split {
-            split,
-            rule,
-            endpoints,
+            rule, endpoints, ..
         } = &backend.source
         else {
             continue;
         };
-        let ready = port_ready(&splits[*split], endpoints);
+        let ready = port_ready(split, endpoints);
         if ready.iter().any(|&ready| ready > 0) {
-            least[*split][*rule]
+            least[*rule]
                 .iter_mut()
                 .zip(ready)
                 .for_each(|(least, ready)| *least = ready.min(*least));

@@ -10,6 +10,7 @@ use sidestep_control::fleet::report::{
     Counters, Gone, Hello, Latency, Line, Ping, RuleReport, SCHEMA, SplitReport, VersionReport,
 };
 use sidestep_proxy::live::{Outcome, cells, latency};
+use sidestep_proxy::report::{News, Told};
 use sidestep_proxy::split::Shortage;
 use sidestep_proxy::{TableHandle, report};
 use tokio::sync::watch;
@@ -54,7 +55,7 @@ pub(crate) fn stream(
         changes: tables.changes(),
         tables,
         draining,
-        told: BTreeMap::new(),
+        told: Told::default(),
         queue: VecDeque::from([Line::Hello(hello)]),
         looked: false,
         last_line: Instant::now(),
@@ -66,8 +67,8 @@ struct Feed {
     tables: TableHandle,
     changes: watch::Receiver<u64>,
     draining: watch::Receiver<bool>,
-    /// What the reader knows, by uid.
-    told: BTreeMap<String, SplitReport>,
+    /// What the reader knows.
+    told: Told,
     queue: VecDeque<Line>,
     /// The first look does not wait.
     looked: bool,
@@ -111,28 +112,16 @@ impl Feed {
     }
 
     fn compare(&mut self) {
-        let mut told = BTreeMap::new();
-        for report in reports(&self.tables) {
-            if self.told.remove(&report.uid).as_ref() != Some(&report) {
-                self.queue.push_back(Line::Split(Box::new(report.clone())));
-            }
-            told.insert(report.uid.clone(), report);
+        for news in self.tables.news(&mut self.told, Instant::now()) {
+            self.queue.push_back(match news {
+                News::Split(report) => Line::Split(Box::new(split(&report))),
+                News::Gone(planned) => Line::Gone(Gone {
+                    namespace: planned.split.namespace.clone(),
+                    name: planned.split.name.clone(),
+                    uid: planned.split.uid.clone(),
+                }),
+            });
         }
-        let gone = std::mem::replace(&mut self.told, told).into_values();
-        self.queue.extend(gone.map(
-            |SplitReport {
-                 namespace,
-                 name,
-                 uid,
-                 ..
-             }| {
-                Line::Gone(Gone {
-                    namespace,
-                    name,
-                    uid,
-                })
-            },
-        ));
     }
 }
 
@@ -181,10 +170,17 @@ fn counters(counts: &cells::Counts) -> Counters {
         outcomes: named(&counts.outcomes, |index| Outcome::ALL[index].name()),
         fallback: named(&counts.fallback, |index| Shortage::ALL[index].name()),
         latency: Latency {
-            counts: counts.latency.to_vec(),
+            counts: without_trailing_zeros(&counts.latency).to_vec(),
             sum_ms: milliseconds(counts.latency_sum_us),
         },
     }
+}
+
+fn without_trailing_zeros(counts: &[u64]) -> &[u64] {
+    let last = counts.iter().rposition(|&count| count > 0);
+    counts
+        .get(..last.map_or(0, |last| last + 1))
+        .unwrap_or_default()
 }
 
 /// The counts that are not 0, by name.

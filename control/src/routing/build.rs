@@ -6,7 +6,7 @@ mod apexes;
 mod ingresses;
 mod services;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -86,23 +86,80 @@ pub enum Attached {
 
 /// The table for what is known, and what is to be said of objects that cannot be served as written.
 pub fn build(snapshot: &Snapshot, options: &Options) -> (Table, Vec<Notice>) {
+    let whole = whole(snapshot, options);
+    (whole.table, whole.notices)
+}
+
+/// A table, and what its parts can be made anew with.
+pub(super) struct Whole {
+    pub(super) table: Table,
+    pub(super) notices: Vec<Notice>,
+    /// The proxies, which are no endpoints.
+    pub(super) proxies: Proxies,
+    /// The Services that list the proxies.
+    pub(super) fleets: BTreeSet<(String, String)>,
+    /// The table has refused objects, which are answered for by themselves.
+    pub(super) refused: bool,
+}
+
+/// The table for what is known.
+pub(super) fn whole(snapshot: &Snapshot, options: &Options) -> Whole {
+    let slices = Slices::new(&snapshot.slices);
+    let services = snapshot.services.iter().map(|s| (key_of(s), s.as_ref()));
+    let fleets = services.filter(|(key, service)| is_fleet(*key, service, options));
+    let fleets: BTreeSet<Key<'_>> = fleets.map(|(key, _)| key).collect();
+    let proxies = Proxies::new(&slices, fleets.iter().copied(), options.own.clone());
+    let fleets = fleets.into_iter();
+    let fleets = fleets.map(|(namespace, name)| (namespace.to_owned(), name.to_owned()));
+    let fleets = fleets.collect();
     let mut excluded = Excluded::default();
     loop {
-        let (parts, owners, notices) = assemble(snapshot, options, &excluded);
+        let splits = splits(snapshot, options, &excluded);
+        let assembly = Assembly::new(snapshot, options, &excluded, &splits, &proxies);
+        let (parts, owners, notices) = assembly.run();
         let names = Names::of(&parts, owners);
         match Table::build(parts) {
-            Ok(table) => return (table, notices),
+            Ok(table) => {
+                return Whole {
+                    table,
+                    notices,
+                    proxies,
+                    fleets,
+                    refused: !excluded.0.is_empty(),
+                };
+            }
             // What the table refuses is answered for by itself; each turn excludes one object more.
             Err(error) => excluded.add(&names, &error),
         }
     }
 }
 
-fn assemble(
+/// Backends and Splits made anew.
+pub(super) struct Portion {
+    /// As asked for. Indices of Splits are those in `splits`.
+    pub(super) backends: Vec<Backend>,
+    /// Those of the snapshot.
+    pub(super) splits: Vec<Split>,
+    /// What is to be said of them.
+    pub(super) notices: Vec<Notice>,
+}
+
+/// What a snapshot of the objects concerned makes of some ports of Services; `None` if one of them leads to no backend any more, or if
+/// a Split cannot be served.
+pub(super) fn portion<'a>(
     snapshot: &Snapshot,
     options: &Options,
-    excluded: &Excluded,
-) -> (Parts, Owners, Vec<Notice>) {
+    proxies: &Proxies,
+    ports: impl Iterator<Item = (Key<'a>, &'a str)>,
+) -> Option<Portion> {
+    let excluded = Excluded::default();
+    let splits = splits(snapshot, options, &excluded);
+    let assembly = Assembly::new(snapshot, options, &excluded, &splits, proxies);
+    assembly.run_for(ports)
+}
+
+/// The Splits of our fleet.
+fn splits(snapshot: &Snapshot, options: &Options, excluded: &Excluded) -> Vec<ReadSplit> {
     let mut splits: Vec<ReadSplit> = snapshot.splits.iter().map(|raw| read(raw)).collect();
     splits.retain(|split| split.fleet == options.fleet);
     for split in &mut splits {
@@ -111,40 +168,7 @@ fn assemble(
             split.spec = Err(problem.clone());
         }
     }
-    let slices = Slices::new(&snapshot.slices);
-    let services: BTreeMap<_, _> = snapshot
-        .services
-        .iter()
-        .map(|s| (key_of(s), s.as_ref()))
-        .collect();
-    let fleets = services
-        .iter()
-        .filter(|(key, service)| is_fleet(**key, service, options));
-    let proxies = Proxies::new(&slices, fleets.map(|(key, _)| *key), options.own.clone());
-    let governed = Governed::new(&splits);
-    let notices = notice::on_splits(&splits, &governed, |namespace, name| {
-        services.contains_key(&(namespace, name))
-    });
-
-    let assembly = Assembly {
-        snapshot,
-        options,
-        excluded,
-        splits: &splits,
-        services,
-        slices,
-        proxies,
-        governed,
-        indices: Vec::new(),
-        owners: Owners::default(),
-        targets: BTreeMap::new(),
-        parts: Parts {
-            own: options.own.clone(),
-            ..Parts::default()
-        },
-        notices,
-    };
-    assembly.run()
+    splits
 }
 
 /// The work in progress.
@@ -155,7 +179,7 @@ struct Assembly<'a> {
     splits: &'a [ReadSplit],
     services: BTreeMap<(&'a str, &'a str), &'a Service>,
     slices: Slices<'a>,
-    proxies: Proxies,
+    proxies: &'a Proxies,
     governed: Governed<'a>,
     /// Per Split: its index in the table, if it can be served.
     indices: Vec<Option<usize>>,
@@ -167,15 +191,41 @@ struct Assembly<'a> {
 }
 
 impl<'a> Assembly<'a> {
-    fn run(mut self) -> (Parts, Owners, Vec<Notice>) {
-        for split in self.splits {
-            let index = split
-                .spec
-                .as_ref()
-                .ok()
-                .map(|spec| self.add_split(split, spec));
-            self.indices.push(index);
+    fn new(
+        snapshot: &'a Snapshot,
+        options: &'a Options,
+        excluded: &'a Excluded,
+        splits: &'a [ReadSplit],
+        proxies: &'a Proxies,
+    ) -> Self {
+        let services = snapshot.services.iter().map(|s| (key_of(s), s.as_ref()));
+        let services: BTreeMap<_, _> = services.collect();
+        let governed = Governed::new(splits);
+        let notices = notice::on_splits(splits, &governed, |namespace, name| {
+            services.contains_key(&(namespace, name))
+        });
+        Self {
+            snapshot,
+            options,
+            excluded,
+            splits,
+            services,
+            slices: Slices::new(&snapshot.slices),
+            proxies,
+            governed,
+            indices: Vec::new(),
+            owners: Owners::default(),
+            targets: BTreeMap::new(),
+            parts: Parts {
+                own: options.own.clone(),
+                ..Parts::default()
+            },
+            notices,
         }
+    }
+
+    fn run(mut self) -> (Parts, Owners, Vec<Notice>) {
+        self.add_splits();
         match &self.options.attached {
             Attached::Services(names) => self.attach_services(names),
             Attached::Ingresses { class, secrets } => {
@@ -191,6 +241,38 @@ impl<'a> Assembly<'a> {
         (self.parts, self.owners, self.notices)
     }
 
+    /// Nothing but these ports of Services.
+    fn run_for<'p>(mut self, ports: impl Iterator<Item = (Key<'p>, &'p str)>) -> Option<Portion> {
+        self.add_splits();
+        if self.indices.iter().any(Option::is_none) {
+            return None;
+        }
+        for (key, label) in ports {
+            let (&key, &service) = self.services.get_key_value(&key)?;
+            let mut ports = ports::tcp_ports(service).into_iter();
+            let port = ports.find(|port| ports::label(port) == label)?;
+            match self.new_target(key, service, port) {
+                Target::Backend(_) => {}
+                Target::Refuse(_) => return None,
+            }
+        }
+        self.notices.sort();
+        self.notices.dedup();
+        Some(Portion {
+            backends: self.parts.backends,
+            splits: self.parts.splits,
+            notices: self.notices,
+        })
+    }
+
+    fn add_splits(&mut self) {
+        for split in self.splits {
+            let spec = split.spec.as_ref().ok();
+            let index = spec.map(|spec| self.add_split(split, spec));
+            self.indices.push(index);
+        }
+    }
+
     fn add_split(&mut self, split: &ReadSplit, spec: &SplitSpec) -> usize {
         let version = |version: &crate::api::split::SplitVersion| Version {
             name: version.name.clone(),
@@ -198,7 +280,7 @@ impl<'a> Assembly<'a> {
             needed: version.needed,
             ready: self
                 .slices
-                .ready_pods(&split.namespace, &version.service, &self.proxies),
+                .ready_pods(&split.namespace, &version.service, self.proxies),
         };
         self.parts.splits.push(Split {
             namespace: split.namespace.clone(),
@@ -345,9 +427,7 @@ impl<'a> Assembly<'a> {
     }
 
     fn endpoints(&mut self, key: (&str, &str), port_name: &str) -> Vec<Endpoint> {
-        let (listed, refused) = self
-            .slices
-            .endpoints(key.0, key.1, port_name, &self.proxies);
+        let (listed, refused) = self.slices.endpoints(key.0, key.1, port_name, self.proxies);
         if refused > 0 {
             self.note(
                 key,

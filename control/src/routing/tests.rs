@@ -1,6 +1,7 @@
 //! What is known → where a request ends up, as tables of cases.
 
 mod ingress;
+mod rebuild;
 
 use std::sync::Arc;
 

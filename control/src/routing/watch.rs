@@ -13,16 +13,17 @@ use kube::Client;
 use kube::runtime::watcher::Config;
 use sidestep_proxy::table::Table;
 use sidestep_proxy::tls::Identity;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::build::{Attached, Options, Snapshot, build};
+use super::build::{Attached, Options, Snapshot};
 use super::certificates::{SecretScope, Shelf};
+use super::changes::{Journal, Name};
 use super::ingress;
 use super::notice::Notice;
+use super::rebuild::{Builder, Built, Objects};
 use super::split::RawSplit;
-use crate::cache::{Cache, Change, Listener, Malformed, feed};
+use crate::cache::{Cache, Malformed, feed};
 use crate::wire::Collection;
 
 /// How long changes are gathered before a table is built: one write of ours often causes several events, on several watches.
@@ -33,8 +34,8 @@ const GATHER: Duration = Duration::from_millis(2);
 pub struct Published {
     /// Where requests go.
     pub table: Table,
-    /// Host and identity; of two for one host the first counts.
-    pub certificates: Vec<(String, Identity)>,
+    /// Host and identity, of two for one host the first counts; none where they are as before.
+    pub certificates: Option<Vec<(String, Identity)>>,
 }
 
 /// Hands `publish` a table as soon as everything that it is made of has been listed completely, and another whenever they
@@ -49,19 +50,33 @@ where
     let sources = Sources::new(&options.attached);
     let publishing = async {
         sources.ready().await;
+        let mut builder = Builder::new(options.clone());
         let (mut said, mut shelf) = (BTreeSet::new(), Shelf::default());
         loop {
-            let snapshot = sources.snapshot();
-            let (table, mut notices) = build(&snapshot, &options);
-            let (certificates, about) = sources.certificates(&mut shelf, &snapshot, &options);
-            notices.extend(about);
-            say(&mut said, notices);
-            publish(Published {
-                table,
-                certificates,
-            })
-            .await;
-            sources.changed.notified().await;
+            let changes = sources.journal.take();
+            match builder.build(&changes, &sources) {
+                Some(Built::Whole(table, ingresses, mut notices)) => {
+                    let (certificates, about) =
+                        sources.certificates(&mut shelf, &ingresses, &options);
+                    notices.extend(about);
+                    say(&mut said, notices);
+                    let certificates = Some(certificates);
+                    publish(Published {
+                        table,
+                        certificates,
+                    })
+                    .await;
+                }
+                Some(Built::Patched(table)) => {
+                    publish(Published {
+                        table,
+                        certificates: None,
+                    })
+                    .await;
+                }
+                None => {}
+            }
+            sources.journal.news().await;
             tokio::time::sleep(GATHER).await;
         }
     };
@@ -77,46 +92,33 @@ where
     }
 }
 
-struct Sources {
-    services: Cache<Service>,
-    slices: Cache<EndpointSlice>,
-    splits: Cache<RawSplit>,
+/// What routing knows.
+pub(super) struct Sources {
+    pub(super) services: Cache<Service>,
+    pub(super) slices: Cache<EndpointSlice>,
+    pub(super) splits: Cache<RawSplit>,
     ingresses: Cache<Ingress>,
     /// One watch for each scope.
     secrets: Vec<(SecretScope, Cache<Secret>)>,
-    changed: Arc<Notify>,
+    pub(super) journal: Journal,
 }
 
 impl Sources {
-    fn new(attached: &Attached) -> Self {
-        let changed = Arc::new(Notify::new());
+    pub(super) fn new(attached: &Attached) -> Self {
+        let journal = Journal::default();
         let scopes = match attached {
             Attached::Ingresses { secrets, .. } => secrets.clone().unwrap_or_default(),
             Attached::Services(_) => Vec::new(),
         };
-        let secrets = scopes.into_iter().map(|scope| {
-            let is_same = |old: &Secret, new: &Secret| old.data == new.data;
-            (scope, Cache::new(vec![on_change(&changed, is_same)]))
-        });
+        let secrets = scopes.into_iter();
+        let secrets = secrets.map(|scope| (scope, Cache::new(vec![journal.of_secrets()])));
         Self {
-            services: Cache::new(vec![on_change(&changed, |old: &Service, new: &Service| {
-                old.spec == new.spec && old.metadata.labels == new.metadata.labels
-            })]),
-            slices: Cache::new(vec![on_change(&changed, |_, _| false)]),
-            ingresses: Cache::new(vec![on_change(&changed, |old: &Ingress, new: &Ingress| {
-                old.spec == new.spec && old.metadata.annotations == new.metadata.annotations
-            })]),
-            // A Split's status is written by the controller in answer to what we report: it must not cause another table.
-            splits: Cache::new(vec![on_change(
-                &changed,
-                |old: &RawSplit, new: &RawSplit| {
-                    old.spec == new.spec
-                        && old.metadata.uid == new.metadata.uid
-                        && old.metadata.generation == new.metadata.generation
-                },
-            )]),
+            services: Cache::new(vec![journal.of_services()]),
+            slices: Cache::new(vec![journal.of_slices()]),
+            splits: Cache::new(vec![journal.of_splits()]),
+            ingresses: Cache::new(vec![journal.of_ingresses()]),
             secrets: secrets.collect(),
-            changed,
+            journal,
         }
     }
 
@@ -133,7 +135,7 @@ impl Sources {
     fn certificates(
         &self,
         shelf: &mut Shelf,
-        snapshot: &Snapshot,
+        ingresses: &[Arc<Ingress>],
         options: &Options,
     ) -> (Vec<(String, Identity)>, Vec<Notice>) {
         match &options.attached {
@@ -142,7 +144,7 @@ impl Sources {
                 secrets: Some(_),
             } => {
                 let secrets: Vec<_> = self.secrets.iter().flat_map(|(_, all)| all.all()).collect();
-                shelf.certificates(&ingress::of_class(&snapshot.ingresses, class), &secrets)
+                shelf.certificates(&ingress::of_class(ingresses, class), &secrets)
             }
             Attached::Ingresses { .. } | Attached::Services(_) => Default::default(),
         }
@@ -180,7 +182,9 @@ impl Sources {
             }
         }
     }
+}
 
+impl Objects for Sources {
     fn snapshot(&self) -> Snapshot {
         let of_kind =
             |kind, malformed: Vec<Malformed>| malformed.into_iter().map(move |m| (kind, m));
@@ -196,23 +200,18 @@ impl Sources {
             malformed: slices.chain(splits).chain(ingresses).collect(),
         }
     }
-}
 
-/// Wakes the builder, unless the change is one that no table shows.
-fn on_change<K: 'static>(
-    changed: &Arc<Notify>,
-    is_same: impl Fn(&K, &K) -> bool + Send + Sync + 'static,
-) -> Listener<K> {
-    let changed = Arc::clone(changed);
-    Box::new(move |change: &Change<'_, K>| {
-        let same = match (change.old, change.new) {
-            (Some(old), Some(new)) => is_same(old, new),
-            _ => false,
-        };
-        if !same {
-            changed.notify_one();
-        }
-    })
+    fn service(&self, (namespace, name): &Name) -> Option<Arc<Service>> {
+        self.services.get(namespace, name)
+    }
+
+    fn split(&self, (namespace, name): &Name) -> Option<Arc<RawSplit>> {
+        self.splits.get(namespace, name)
+    }
+
+    fn slices(&self, namespace: &str) -> Vec<Arc<EndpointSlice>> {
+        self.slices.list(namespace)
+    }
 }
 
 /// Logs what is new among the notices, and what is settled.

@@ -176,6 +176,27 @@ impl Cells {
     }
 }
 
+/// What tells whether anything was counted since: little to read beside [`Counts`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Glance {
+    in_flight: u64,
+    ended: u64,
+    fallback: u64,
+    /// As [`Counts::oldest_start_ms`].
+    pub(crate) oldest_start_ms: Option<u64>,
+}
+
+impl Glance {
+    pub(super) fn add(&mut self, cells: &Cells) {
+        let sum = |counters: &[Counter]| counters.iter().map(Counter::value).sum::<u64>();
+        self.in_flight += cells.in_flight.value();
+        self.ended += sum(&cells.outcomes);
+        self.fallback += sum(&cells.fallback);
+        let start = cells.oldest.value().checked_sub(1);
+        self.oldest_start_ms = self.oldest_start_ms.into_iter().chain(start).min();
+    }
+}
+
 /// The cells of all workers of one version, added up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counts {

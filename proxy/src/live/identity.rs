@@ -1,14 +1,14 @@
 //! What outlives a table: endpoints and versions, found again by identity when the next table comes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::cells::{Cells, Counts};
+use super::cells::{Cells, Counts, Glance};
 use crate::breaker::Breaker;
 use crate::budget::Budget;
 use crate::table::{Endpoint, Protocol};
@@ -21,7 +21,8 @@ const KEPT: Duration = Duration::from_secs(600);
 #[repr(align(64))]
 pub struct EndpointState {
     in_flight: AtomicU32,
-    leaving: AtomicBool,
+    /// How often the newest table lists it as one that stays.
+    listed: AtomicU32,
     /// Whether it refuses connections.
     pub breaker: Breaker,
     /// A number no other endpoint of this process has or had: the key of a pool.
@@ -44,7 +45,7 @@ impl EndpointState {
     /// Whether it has left the newest table or is about to go: its idle connections are closed and none is kept.
     #[must_use]
     pub fn leaving(&self) -> bool {
-        self.leaving.load(Relaxed)
+        self.listed.load(Relaxed) == 0
     }
 
     /// Counts a request in flight to it until the guard is dropped.
@@ -116,6 +117,8 @@ pub struct VersionState {
     pub key: VersionKey,
     /// What its retries may cost.
     pub budget: Budget,
+    /// How often the newest table names it.
+    listed: AtomicU32,
     cells: Box<[OnceLock<Arc<Cells>>]>,
 }
 
@@ -125,10 +128,23 @@ impl VersionState {
         Arc::clone(self.cells[worker].get_or_init(Arc::default))
     }
 
+    /// Whether the newest table names it.
+    pub(super) fn is_listed(&self) -> bool {
+        self.listed.load(Relaxed) > 0
+    }
+
     /// Whether any request was ever begun to it.
     #[must_use]
     pub fn is_asked_for(&self) -> bool {
         self.cells.iter().any(|cells| cells.get().is_some())
+    }
+
+    /// What tells whether anything was counted since.
+    pub(crate) fn glance(&self) -> Glance {
+        let mut glance = Glance::default();
+        let cells = self.cells.iter().filter_map(OnceLock::get);
+        cells.for_each(|cells| glance.add(cells));
+        glance
     }
 
     /// The cells of all workers, added up.
@@ -145,7 +161,14 @@ impl VersionState {
 #[derive(Clone, Debug)]
 pub(super) struct Known {
     pub(super) state: Arc<VersionState>,
-    left: Option<Instant>,
+    pub(super) left: Option<Instant>,
+}
+
+/// A version as a table names it, and the endpoints of it that stay.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Listed<'a> {
+    pub(super) version: &'a VersionState,
+    pub(super) staying: &'a [Arc<EndpointState>],
 }
 
 /// Every endpoint and version that something may still speak of.
@@ -154,6 +177,8 @@ pub(super) struct Identities {
     workers: usize,
     next: u64,
     endpoints: HashMap<(SocketAddr, Protocol, String), Weak<EndpointState>>,
+    /// Endpoints that left may still be among them.
+    is_untidy: bool,
     versions: HashMap<VersionKey, Known>,
 }
 
@@ -180,7 +205,7 @@ impl Identities {
         self.next += 1;
         let state = Arc::new(EndpointState {
             in_flight: AtomicU32::new(0),
-            leaving: AtomicBool::new(false),
+            listed: AtomicU32::new(0),
             breaker: Breaker::default(),
             id,
             address: endpoint.address,
@@ -201,6 +226,7 @@ impl Identities {
             id: self.next,
             key: key.clone(),
             budget: Budget::default(),
+            listed: AtomicU32::new(0),
             cells,
         });
         self.next += 1;
@@ -214,22 +240,46 @@ impl Identities {
         state
     }
 
-    /// Marks every endpoint that is not in `staying` as leaving and every version that is not in `served` as left at `now`.
-    pub(super) fn settle(&mut self, staying: &HashSet<u64>, served: &HashSet<u64>, now: Instant) {
-        self.endpoints.retain(|_, endpoint| {
-            let Some(endpoint) = endpoint.upgrade() else {
-                return false;
-            };
-            endpoint
-                .leaving
-                .store(!staying.contains(&endpoint.id), Relaxed);
-            true
-        });
-        for known in self.versions.values_mut() {
-            let gone = !served.contains(&known.state.id);
-            known.left = gone.then(|| known.left.unwrap_or(now));
+    /// The newest table lists them once more. Before anything [`Self::leave`]s: what stays must not look as if it left in between.
+    pub(super) fn come<'a>(&mut self, listed: impl Iterator<Item = Listed<'a>>) {
+        for Listed { version, staying } in listed {
+            for endpoint in staying {
+                endpoint.listed.fetch_add(1, Relaxed);
+            }
+            if version.listed.fetch_add(1, Relaxed) == 0
+                && let Some(known) = self.versions.get_mut(&version.key)
+            {
+                known.left = None;
+            }
         }
-        self.forget(now);
+    }
+
+    /// The newest table lists them once less. Endpoints that it does not list at all are leaving; versions have left at `now`.
+    pub(super) fn leave<'a>(&mut self, listed: impl Iterator<Item = Listed<'a>>, now: Instant) {
+        for Listed { version, staying } in listed {
+            for endpoint in staying {
+                self.is_untidy |= endpoint.listed.fetch_sub(1, Relaxed) == 1;
+            }
+            if version.listed.fetch_sub(1, Relaxed) == 1
+                && let Some(known) = self.versions.get_mut(&version.key)
+            {
+                known.left = Some(now);
+            }
+        }
+    }
+
+    /// Forgets endpoints of which nothing speaks any more, and versions that left long ago.
+    pub(super) fn tidy(&mut self, now: Instant) {
+        if std::mem::take(&mut self.is_untidy) {
+            let mut leaving = false;
+            self.endpoints.retain(|_, endpoint| {
+                let endpoint = endpoint.upgrade();
+                leaving |= endpoint.as_ref().is_some_and(|known| known.leaving());
+                endpoint.is_some()
+            });
+            self.is_untidy = leaving;
+            self.forget(now);
+        }
     }
 
     /// Forgets versions that left long ago and have nothing in flight.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::identity::{EndpointState, Identities, Owner, VersionKey, VersionState};
+use super::identity::{EndpointState, Identities, Listed, Owner, VersionKey, VersionState};
 use crate::table::{Backend, Endpoint, PlannedBackend, PlannedSplit, Source, Split, Table};
 
 /// A table with the states of what it names.
@@ -16,20 +16,18 @@ pub(crate) struct Served {
     /// Counts publications; 0 is the empty table from before the first.
     pub(crate) serial: u64,
     pub(crate) table: Table,
-    pub(crate) splits: Vec<ServedSplit>,
+    pub(crate) splits: Vec<Arc<ServedSplit>>,
     pub(crate) backends: Vec<Arc<ServedBackend>>,
     /// Per backend, how many versions stand before its first.
     pub(crate) offsets: Vec<usize>,
     /// Versions of all backends.
     pub(crate) slots: usize,
-    /// Ids of all versions.
-    versions: HashSet<u64>,
     /// Uids of all Splits.
-    uids: HashSet<String>,
+    uids: Arc<HashSet<String>>,
 }
 
 /// A Split in service.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct ServedSplit {
     pub(crate) planned: Arc<PlannedSplit>,
     pub(crate) versions: Vec<Arc<VersionState>>,
@@ -61,44 +59,29 @@ impl Served {
         now: Instant,
     ) -> Self {
         table.share_with(&before.table);
-        let splits: Vec<_> = table
-            .splits
-            .iter()
-            .map(|split| join_split(split, identities))
-            .collect();
+        let join = |(index, planned)| join_split(planned, before.splits.get(index), identities);
+        let splits: Vec<_> = table.splits.iter().enumerate().map(join).collect();
         let join = |(index, planned)| {
             join_backend(planned, &splits, before.backends.get(index), identities)
         };
         let backends: Vec<_> = table.backends.iter().enumerate().map(join).collect();
+        identities.come(new_in(&splits, &before.splits).flat_map(|split| split.listed()));
+        identities.come(new_in(&backends, &before.backends).flat_map(|backend| backend.listed()));
+        let gone = new_in(&before.splits, &splits);
+        identities.leave(gone.flat_map(|split| split.listed()), now);
+        let gone = new_in(&before.backends, &backends);
+        identities.leave(gone.flat_map(|backend| backend.listed()), now);
+        identities.tidy(now);
         let (offsets, slots) = offsets(&backends);
-        let listed = || backends.iter().flat_map(|backend| &backend.versions);
-        let staying = listed()
-            .flat_map(|version| &version.staying)
-            .map(|endpoint| endpoint.id)
-            .collect();
-        let of_splits = splits.iter().flat_map(|split| &split.versions);
-        let versions = of_splits.chain(listed().map(|version| &version.state));
-        let versions = versions.map(|version| version.id).collect();
-        identities.settle(&staying, &versions, now);
-        let uids = splits
-            .iter()
-            .map(|split| split.planned.split.uid.clone())
-            .collect();
         Self {
             serial: before.serial + 1,
+            uids: uids(&splits, before),
             table,
             splits,
             backends,
             offsets,
             slots,
-            versions,
-            uids,
         }
-    }
-
-    /// Whether it names this version.
-    pub(super) fn has_version(&self, id: u64) -> bool {
-        self.versions.contains(&id)
     }
 
     /// Whether it names the Split of this uid.
@@ -107,20 +90,53 @@ impl Served {
     }
 }
 
-fn join_split(planned: &Arc<PlannedSplit>, identities: &mut Identities) -> ServedSplit {
+/// What does not stand in the same place of `before`.
+fn new_in<'a, T>(now: &'a [Arc<T>], before: &'a [Arc<T>]) -> impl Iterator<Item = &'a Arc<T>> {
+    let pairs = now.iter().enumerate();
+    pairs.filter_map(|(index, now)| {
+        let stays = before
+            .get(index)
+            .is_some_and(|before| Arc::ptr_eq(now, before));
+        (!stays).then_some(now)
+    })
+}
+
+/// Those of the table before, where they are the same.
+fn uids(splits: &[Arc<ServedSplit>], before: &Served) -> Arc<HashSet<String>> {
+    fn uid(split: &Arc<ServedSplit>) -> &String {
+        &split.planned.split.uid
+    }
+    let same = |(now, before): (&Arc<ServedSplit>, &Arc<ServedSplit>)| {
+        Arc::ptr_eq(now, before) || uid(now) == uid(before)
+    };
+    if splits.len() == before.splits.len() && splits.iter().zip(&before.splits).all(same) {
+        return Arc::clone(&before.uids);
+    }
+    Arc::new(splits.iter().map(uid).cloned().collect())
+}
+
+/// `before` is what stood in the same place.
+fn join_split(
+    planned: &Arc<PlannedSplit>,
+    before: Option<&Arc<ServedSplit>>,
+    identities: &mut Identities,
+) -> Arc<ServedSplit> {
+    if let Some(known) = before.filter(|known| Arc::ptr_eq(&known.planned, planned)) {
+        return Arc::clone(known);
+    }
     let keys =
         (0..planned.split.versions.len()).map(|version| split_version(&planned.split, version));
     let versions = keys.map(|key| identities.version(key)).collect();
-    ServedSplit {
+    Arc::new(ServedSplit {
         planned: Arc::clone(planned),
         versions,
-    }
+    })
 }
 
 /// `before` is what stood in the same place.
 fn join_backend(
     planned: &Arc<PlannedBackend>,
-    splits: &[ServedSplit],
+    splits: &[Arc<ServedSplit>],
     before: Option<&Arc<ServedBackend>>,
     identities: &mut Identities,
 ) -> Arc<ServedBackend> {
@@ -147,7 +163,23 @@ fn join_backend(
     })
 }
 
+impl ServedSplit {
+    fn listed(&self) -> impl Iterator<Item = Listed<'_>> {
+        self.versions.iter().map(|version| Listed {
+            version,
+            staying: &[],
+        })
+    }
+}
+
 impl ServedBackend {
+    fn listed(&self) -> impl Iterator<Item = Listed<'_>> {
+        self.versions.iter().map(|version| Listed {
+            version: &version.state,
+            staying: &version.staying,
+        })
+    }
+
     fn is_of(&self, split: &[Arc<VersionState>]) -> bool {
         let states = self.versions.iter().map(|version| version.state.id);
         states.eq(split.iter().map(|state| state.id))

@@ -210,6 +210,39 @@ async fn endpoints_and_versions_are_found_again() {
     assert_eq!(endpoint.in_flight(), 0);
 }
 
+#[test]
+fn an_endpoint_leaves_with_the_last_backend_that_lists_it() {
+    let with = |in_split: bool, plain: bool| {
+        let mut parts = parts([0, 100]);
+        if let Source::Split { endpoints, .. } = &mut parts.backends[0].source
+            && !in_split
+        {
+            endpoints[1].clear();
+        }
+        let listed = if plain { vec![endpoint(8002)] } else { vec![] };
+        parts.backends[1].source = Source::Endpoints(listed);
+        Table::build(parts).unwrap()
+    };
+    let shop = shop(1, [0, 100]);
+    shop.publish(with(true, true));
+    let table = shop.workers[0].current();
+    let endpoint = &chosen(&table, 0).endpoints()[0];
+    for (in_split, plain) in [
+        (false, true),
+        (true, true),
+        (true, false),
+        (false, false),
+        (true, true),
+    ] {
+        shop.publish(with(in_split, plain));
+        assert_eq!(
+            endpoint.leaving(),
+            !in_split && !plain,
+            "{in_split}, {plain}"
+        );
+    }
+}
+
 #[track_caller]
 fn check_leaving(change: impl Fn(&mut Endpoint), expected: bool) {
     let shop = shop(1, [0, 100]);

@@ -157,8 +157,8 @@ impl Memory {
         self.sequences
             .borrow_mut()
             .retain(|uid, _| served.has_split(uid));
-        let kept = |id: &u64, version: &mut Rc<WorkerVersion>| {
-            served.has_version(*id) || Rc::strong_count(version) > 1
+        let kept = |_: &u64, version: &mut Rc<WorkerVersion>| {
+            version.state.is_listed() || Rc::strong_count(version) > 1
         };
         self.versions.borrow_mut().retain(kept);
     }

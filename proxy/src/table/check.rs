@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::net::{Ipv6Addr, SocketAddr};
 
 use super::{
-    Apex, Backend, Endpoint, HostMatch, Parts, PathMatch, Refusal, Route, Source, Split, Target,
-    matching,
+    Apex, Backend, Endpoint, HostMatch, Parts, Patch, PathMatch, PlannedSplit, Refusal, Route,
+    Source, Split, Table, Target, matching,
 };
 
 /// Which object of the parts an error speaks of, so that it can be answered for alone and the rest be served.
@@ -83,6 +83,12 @@ pub enum Problem {
     /// An endpoint that is a proxy of ours.
     #[error("endpoint {0} is a proxy of ours: requests would go round")]
     Own(SocketAddr),
+    /// A patch puts one object in another's place.
+    #[error("would stand in the place of {0}")]
+    Misplaced(String),
+    /// A patch replaces the Split of a backend and leaves the backend.
+    #[error("its Split is replaced and it is not")]
+    LeftBehind,
 }
 
 /// Checks every part, Splits first, since backends speak of them, and backends before routes.
@@ -93,7 +99,7 @@ pub(super) fn check(parts: &Parts) -> Result<(), Error> {
     check_unique(&parts.splits)?;
     let own = by_port(&parts.own);
     for (index, backend) in parts.backends.iter().enumerate() {
-        check_backend(backend, parts, &own)
+        check_backend(backend, &|split| parts.splits.get(split), &own)
             .map_err(|problem| backend_error(index, backend, problem))?;
     }
     for (index, route) in parts.routes.iter().enumerate() {
@@ -113,6 +119,57 @@ pub(super) fn check(parts: &Parts) -> Result<(), Error> {
             .map_err(|problem| apex_error(index, apex, problem))?;
     }
     Ok(())
+}
+
+/// Checks what is new in a patched table: each part stands for what stood in its place before.
+pub(super) fn check_patch(table: &Table, patch: &Patch, own: &[SocketAddr]) -> Result<(), Error> {
+    for (index, split) in &patch.splits {
+        let before = table.splits.get(*index).map(AsRef::as_ref);
+        check_replaces(split, before)
+            .and_then(|()| check_split(split))
+            .map_err(|problem| split_error(*index, split, problem))?;
+    }
+    for (index, planned) in table.backends.iter().enumerate() {
+        let backend = &planned.backend;
+        if let Source::Split { split, .. } = &backend.source
+            && patch.splits.contains_key(split)
+            && !patch.backends.contains_key(&index)
+        {
+            return Err(backend_error(index, backend, Problem::LeftBehind));
+        }
+    }
+    let own = by_port(own);
+    let split_at = |index: usize| {
+        let kept = || table.splits.get(index).map(|planned| &planned.split);
+        patch.splits.get(&index).or_else(kept)
+    };
+    for (index, backend) in &patch.backends {
+        check_place(*index, backend, table)
+            .and_then(|()| check_backend(backend, &split_at, &own))
+            .map_err(|problem| backend_error(*index, backend, problem))?;
+    }
+    Ok(())
+}
+
+fn check_replaces(split: &Split, before: Option<&PlannedSplit>) -> Result<(), Problem> {
+    let name = |split: &Split| format!("{}/{} {}", split.namespace, split.name, split.uid);
+    let before = before.map(|before| name(&before.split));
+    match before {
+        Some(before) if before == name(split) => Ok(()),
+        Some(before) => Err(Problem::Misplaced(before)),
+        None => Err(Problem::Misplaced("nothing".to_owned())),
+    }
+}
+
+fn check_place(index: usize, backend: &Backend, table: &Table) -> Result<(), Problem> {
+    let name =
+        |backend: &Backend| format!("{}/{}:{}", backend.namespace, backend.service, backend.port);
+    let before = table.backends.get(index);
+    match before.map(|planned| name(&planned.backend)) {
+        Some(before) if before == name(backend) => Ok(()),
+        Some(before) => Err(Problem::Misplaced(before)),
+        None => Err(Problem::Misplaced("nothing".to_owned())),
+    }
 }
 
 fn check_split(split: &Split) -> Result<(), Problem> {
@@ -175,7 +232,11 @@ fn by_port(own: &[SocketAddr]) -> Own {
     ports
 }
 
-fn check_backend(backend: &Backend, parts: &Parts, own: &Own) -> Result<(), Problem> {
+fn check_backend<'a>(
+    backend: &Backend,
+    split_at: &dyn Fn(usize) -> Option<&'a Split>,
+    own: &Own,
+) -> Result<(), Problem> {
     check_named("namespace", &backend.namespace)?;
     check_named("service", &backend.service)?;
     match &backend.source {
@@ -185,8 +246,11 @@ fn check_backend(backend: &Backend, parts: &Parts, own: &Own) -> Result<(), Prob
             rule,
             endpoints,
         } => {
-            check_index("split", *split, parts.splits.len())?;
-            let split = &parts.splits[*split];
+            let missing = || Problem::Missing {
+                kind: "split",
+                index: *split,
+            };
+            let split = split_at(*split).ok_or_else(missing)?;
             check_index("rule", *rule, split.rules.len())?;
             check_per_version("endpoint lists", endpoints.len(), split.versions.len())?;
             endpoints

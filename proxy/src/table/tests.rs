@@ -259,3 +259,70 @@ fn equal_parts_are_shared_with_the_table_before() {
     assert!(Arc::ptr_eq(&now.backends[0], &before.backends[0]));
     assert!(Arc::ptr_eq(&now.splits[0], &before.splits[0]));
 }
+
+/// The table of [`parts`] with its Split at another generation, and the backend if it is to be replaced, too.
+fn patched(change: impl FnOnce(&mut Patch)) -> Result<(Table, Table), Error> {
+    let before = Table::build(parts()).unwrap();
+    let Parts {
+        backends, splits, ..
+    } = parts();
+    let mut patch = Patch {
+        backends: backends.into_iter().enumerate().collect(),
+        splits: splits.into_iter().enumerate().collect(),
+    };
+    change(&mut patch);
+    let own = [SocketAddr::from(([10, 0, 0, 1], 9000))];
+    before.patched(patch, &own).map(|now| (before, now))
+}
+
+#[test]
+fn a_patched_table_is_the_one_that_would_be_built() {
+    let weights = vec![Some(50), Some(50)];
+    let (before, now) = patched(|patch| {
+        patch.splits.get_mut(&0).unwrap().rules[0].weights = weights.clone();
+    })
+    .unwrap();
+    let mut whole = parts();
+    whole.splits[0].rules[0].weights = weights;
+    let whole = Table::build(whole).unwrap();
+    assert!(now.backends().eq(whole.backends()));
+    assert!(now.splits().eq(whole.splits()));
+    assert!(Arc::ptr_eq(&now.routes, &before.routes));
+    assert!(!now.splits().eq(before.splits()));
+}
+
+#[test]
+fn a_patch_that_does_not_fit_is_refused() {
+    let check = |change: fn(&mut Patch), expected: &str| {
+        assert_eq!(patched(change).unwrap_err().to_string(), expected);
+    };
+    check(
+        |patch| patch.backends.clear(),
+        "backend shop/web:80: its Split is replaced and it is not",
+    );
+    check(
+        |patch| patch.splits.get_mut(&0).unwrap().uid = "uid-2".to_owned(),
+        "split shop/web: would stand in the place of shop/web uid-1",
+    );
+    check(
+        |patch| patch.backends.get_mut(&0).unwrap().port = "81".to_owned(),
+        "backend shop/web:81: would stand in the place of shop/web:80",
+    );
+    check(
+        |patch| {
+            let backend = patch.backends[&0].clone();
+            patch.backends.insert(1, backend);
+        },
+        "backend shop/web:80: would stand in the place of nothing",
+    );
+    check(
+        |patch| patch.splits.get_mut(&0).unwrap().rules[0].weights = Vec::new(),
+        "split shop/web: 0 weights for 2 versions",
+    );
+    check(
+        |patch| {
+            patch.backends.get_mut(&0).unwrap().source = Source::Endpoints(vec![endpoint(9000)]);
+        },
+        "backend shop/web:80: endpoint 10.0.0.1:9000 is a proxy of ours: requests would go round",
+    );
+}
