@@ -43,7 +43,8 @@ struct Instance {
     bounds_ms: Arc<[f64]>,
     /// By uid of the Splits it has reported: since when it no longer serves them.
     splits: HashMap<String, Option<Timestamp>>,
-    series: HashMap<VersionKey, Series>,
+    /// By uid of the Split: a report speaks of one.
+    series: HashMap<String, HashMap<VersionKey, Series>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -115,8 +116,9 @@ impl History {
         };
         instance.splits.insert(report.uid.clone(), None);
         instance.mark_absent(&report.uid, now);
+        let of_split = instance.series.entry(report.uid.clone()).or_default();
         for version in &report.versions {
-            let series = instance.series.entry(key(report, version)).or_default();
+            let series = of_split.entry(key(report, version)).or_default();
             series.absent_since = None;
             series.add(version, &instance.bounds_ms, now);
         }
@@ -141,10 +143,11 @@ impl History {
             instance
                 .splits
                 .retain(|_, absent_since| reachable(*absent_since));
-            instance
-                .series
-                .retain(|_, series| reachable(series.absent_since));
-            for series in instance.series.values_mut() {
+            instance.series.retain(|_, of_split| {
+                of_split.retain(|_, series| reachable(series.absent_since));
+                !of_split.is_empty()
+            });
+            for series in instance.series.values_mut().flat_map(HashMap::values_mut) {
                 series.thin(now, horizon);
             }
         }
@@ -179,15 +182,15 @@ impl Instance {
 
     /// Marks every version of a Split as absent; a report that follows takes back those it names.
     fn mark_absent(&mut self, uid: &str, now: Timestamp) {
-        for (key, series) in &mut self.series {
-            if key.uid == uid {
-                series.absent_since.get_or_insert(now);
-            }
+        let of_split = self.series.get_mut(uid).into_iter();
+        for series in of_split.flat_map(HashMap::values_mut) {
+            series.absent_since.get_or_insert(now);
         }
     }
 
     fn span(&self, name: &str, version: &VersionKey, from: Timestamp, until: Timestamp) -> Span {
-        let series = self.series.get(version);
+        let series = self.series.get(&version.uid);
+        let series = series.and_then(|of_split| of_split.get(version));
         let end = series.and_then(|series| series.last_until(until));
         Span {
             instance: name.to_owned(),
@@ -503,7 +506,7 @@ mod tests {
             .collect();
         let mut history = heard(&reports);
         history.prune(at(1_000_000));
-        let samples = history.instances["a"].series[&canary()].samples.len();
+        let samples = history.instances["a"].series["u"][&canary()].samples.len();
         assert!((150..250).contains(&samples), "{samples}");
         assert_eq!(spans(&history, 995_000, 1_000_000), ["a 49750>49990"]);
         // A second's sample stands for that second: the window begins up to a second later, never earlier.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::history::History;
 use super::members::{Key, Listed, Place};
-use super::report::{Hello, Line, SplitReport, VersionReport};
+use super::report::{Counters, Hello, Line, SplitReport, VersionReport};
 use super::verify::{self, Word};
 use crate::api::split::{EffectiveShares, SplitSpec};
 use crate::rollout::observed::Fleet as View;
@@ -253,7 +253,10 @@ impl Member {
         self.hello = Some(hello);
     }
 
-    fn take_up(&mut self, report: SplitReport, now: Timestamp) -> Option<Wake> {
+    fn take_up(&mut self, mut report: SplitReport, now: Timestamp) -> Option<Wake> {
+        // The history has them.
+        let versions = report.versions.iter_mut();
+        versions.for_each(|version| version.counters = Counters::default());
         let before = self.splits.get(&report.uid);
         let since_before = before
             .filter(|before| before.report.generation == report.generation)
@@ -286,30 +289,30 @@ impl Member {
 
 /// Whether anything but the counters has changed; of what is in flight only whether there is any.
 fn is_news(before: &SplitReport, now: &SplitReport) -> bool {
-    let state = |version: &VersionReport| {
-        let VersionReport {
-            name,
-            revision,
-            live,
-            ready,
-            in_flight,
-            oldest_in_flight_ms: _,
-            counters: _,
-        } = version;
-        (
-            name.clone(),
-            revision.clone(),
-            *live,
-            *ready,
-            *in_flight > 0,
-        )
-    };
+    let mut versions = before.versions.iter().zip(&now.versions);
     before.generation != now.generation
         || before.rules != now.rules
         || before.apexes != now.apexes
-        || !before
-            .versions
-            .iter()
-            .map(state)
-            .eq(now.versions.iter().map(state))
+        || before.versions.len() != now.versions.len()
+        || !versions.all(|(before, now)| is_alike(before, now))
+}
+
+fn is_alike(before: &VersionReport, now: &VersionReport) -> bool {
+    let VersionReport {
+        name,
+        revision,
+        live,
+        ready,
+        in_flight,
+        oldest_in_flight_ms: _,
+        counters: _,
+    } = before;
+    (name, revision, *live, *ready, *in_flight > 0)
+        == (
+            &now.name,
+            &now.revision,
+            now.live,
+            now.ready,
+            now.in_flight > 0,
+        )
 }
