@@ -25,7 +25,7 @@ pub fn of_workload(name: &str) -> String {
 /// What may have a controller is found by its uid, or as [`NOBODY`]'s.
 pub fn of_owned<K: Resource>(object: &K) -> BTreeSet<String> {
     let owner = controller_of(object.meta());
-    BTreeSet::from([owner.map_or(NOBODY.to_owned(), |owner| owner.uid.clone())])
+    BTreeSet::from([owner.map_or_else(|| NOBODY.to_owned(), |owner| owner.uid.clone())])
 }
 
 /// A Split is found by the Services that it governs, and by those of its versions.
