@@ -238,6 +238,7 @@ impl Stage {
         let unrouted = json!({"spec": {"strategy": {"canary": {"trafficRouting": null, "scaleDownDelaySeconds": null}}}});
         self.patch("web", &unrouted).await;
         self.app.eventually_gone::<Split>("web").await;
+        self.until_used("delete services").await;
     }
 
     async fn sets(&self, rollout: &str) -> Vec<String> {

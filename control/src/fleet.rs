@@ -92,6 +92,11 @@ impl Fleet {
         self.state().effective(fleet, uid, spec)
     }
 
+    /// Which proxies, of whatever fleet, serve a Split of that name.
+    pub fn serving(&self, namespace: &str, name: &str) -> Vec<String> {
+        self.state().serving(namespace, name)
+    }
+
     /// The proxies of a fleet, and how each stands to the port that is to answer for the Split with that uid; none before they are
     /// listed.
     pub fn standings(&self, fleet: &str, uid: &str, port: u16) -> Option<Vec<(Place, Standing)>> {

@@ -30,6 +30,7 @@
 //! | `bluegreen` | the other strategy: its driver, gate, sizes, Services, Split and runs |
 //! | `marks`, [`affinity`], `workload` | what pods carry for their part; the workload that is taken over |
 //! | `hold` | waiting for a router of others |
+//! | `release` | giving the traffic back: the Split and what belongs to it go |
 //! | `conditions`, `phase`, `arrival`, `duration`, `waits` | what the status says of all this |
 
 mod acknowledgement;
@@ -53,6 +54,7 @@ mod phase;
 pub mod plan;
 mod promotion;
 mod quantity;
+mod release;
 mod replicas;
 pub mod restart;
 mod revision;

@@ -162,10 +162,19 @@ impl State {
 
     /// What the proxies of a fleet say of a Split at `generation`.
     pub fn view(&self, fleet: &str, uid: &str, generation: i64) -> View {
-        verify::view(
-            generation,
-            self.counted(fleet).map(|member| member.word(uid)),
-        )
+        let words = self.counted(fleet).map(|member| member.word(uid));
+        View {
+            listed: self.is_listed,
+            ..verify::view(generation, words)
+        }
+    }
+
+    /// Which proxies serve a Split of that name, as they said last.
+    pub fn serving(&self, namespace: &str, name: &str) -> Vec<String> {
+        let is_it = |said: &Said| said.report.namespace == namespace && said.report.name == name;
+        let members = self.members.values();
+        let serving = members.filter(|member| member.splits.values().any(is_it));
+        serving.map(|member| member.listed.name.clone()).collect()
     }
 
     /// What the proxies of a fleet serve of a Split's weighted rules.

@@ -119,9 +119,18 @@ pub(super) fn reserve(
     observed: &mut Observed,
     now: Timestamp,
 ) -> Option<Timestamp> {
-    let routing = plan.routing()?;
+    let split = scene.own_split();
+    let fleet = match (plan.routing(), split) {
+        (Some(routing), _) => routing.fleet.as_deref(),
+        // Routing was taken out: its ports are served as long as somebody may ask there.
+        (None, Some(split)) => split.spec.fleet.as_deref(),
+        (None, None) => return None,
+    };
     let Policy::Ports(range) = &context.apexes.policy else {
         say(context, scene, about_no_ports(context, scene), now);
+        if plan.routing().is_none() {
+            observed.apexes.clear(); // nobody keeps them
+        }
         return None;
     };
     let mut wanted: Vec<Port> = Vec::new();
@@ -133,7 +142,7 @@ pub(super) fn reserve(
         let ports = tcp_ports(service).into_iter().filter(|port| is_http(port));
         wanted.extend(ports.map(|port| (name.clone(), port.port.to_string())));
     }
-    let fleet = routing.fleet.as_deref().unwrap_or(DEFAULT_FLEET);
+    let fleet = fleet.unwrap_or(DEFAULT_FLEET);
     let reserved = reserved(context, scene, fleet, range, &wanted, now);
     let message = about_missing(&reserved.missing, range).or_else(|| about_headless(scene));
     say(context, scene, message, now);

@@ -94,6 +94,9 @@ impl<'a> Writer<'a> {
                 replica_set,
                 hash: _,
             } => self.ensure_revision_service(replica_set).await,
+            Action::DeleteRevisionService { replica_set } => {
+                self.delete_revision_service(replica_set).await
+            }
             Action::SwitchService { name, hash } => self.switch_service(name, hash).await,
             Action::WriteSplit(split) => self.write_split(split).await,
             Action::DeleteSplit => self.delete::<Split>(&self.scene.name.name.clone()).await,
@@ -286,6 +289,14 @@ impl<'a> Writer<'a> {
             Some(_) => Err(Error::InTheWay(format!(
                 "Service {name} stands where a revision Service has to be"
             ))),
+        }
+    }
+
+    async fn delete_revision_service(&mut self, replica_set: &str) -> Result<(), Error> {
+        let mut sets = self.scene.sets.iter();
+        match sets.find(|set| set.name_any() == replica_set) {
+            Some(set) => self.delete::<Service>(&services::name_of(set)).await,
+            None => Ok(()), // it has gone with its ReplicaSet
         }
     }
 

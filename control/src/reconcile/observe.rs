@@ -36,7 +36,7 @@ pub struct Scene {
     pub rollout: Arc<Rollout>,
     /// The ReplicaSets it owns.
     pub sets: Vec<Arc<ReplicaSet>>,
-    /// The Services that its spec names and that exist.
+    /// The Services that its spec names, or its Split, and that exist.
     pub services: Vec<Arc<Service>>,
     /// The AnalysisRuns it owns.
     pub runs: Vec<Arc<AnalysisRun>>,
@@ -50,19 +50,21 @@ pub fn scene(context: &Context, name: &Name) -> Option<Scene> {
     let namespace = name.namespace.as_str();
     let rollout = objects.rollouts.get(namespace, &name.name)?;
     let uid = rollout.uid().unwrap_or_default();
-    let named = services_of(&rollout);
-    let services = named
-        .iter()
-        .filter_map(|service| objects.services.get(namespace, service))
-        .collect();
-    Some(Scene {
+    let mut scene = Scene {
         name: name.clone(),
         split: objects.splits.get(namespace, &name.name),
         sets: objects.replica_sets.holding(namespace, &uid),
         runs: objects.runs.holding(namespace, &uid),
         rollout,
-        services,
-    })
+        services: Vec::new(),
+    };
+    let mut named = services_of(&scene.rollout);
+    named.extend(scene.split_services());
+    let services = named.iter();
+    scene.services = services
+        .filter_map(|service| objects.services.get(namespace, service))
+        .collect();
+    Some(scene)
 }
 
 /// What a Rollout's spec refers to, as far as it exists.
@@ -109,6 +111,19 @@ pub fn observed(context: &Context, scene: &Scene) -> Observed {
             services::is_as_wanted(&existing, &services::wanted(set, &targets))
         })
     };
+    let stands = |set: &ReplicaSet| {
+        let services = &context.objects.services;
+        let existing = services.get(&scene.name.namespace, &services::name_of(set));
+        let wanted = services::wanted(set, &targets);
+        existing.is_some_and(|existing| services::is_owned_alike(&existing, &wanted))
+    };
+    let revision = |set: &Arc<ReplicaSet>| {
+        let revision = Revision::read(set, has_service(set))?;
+        Some(Revision {
+            service_stands: stands(set),
+            ..revision
+        })
+    };
     let split = scene.own_split();
     Observed {
         rollout: Metadata {
@@ -118,11 +133,7 @@ pub fn observed(context: &Context, scene: &Scene) -> Observed {
             generation: rollout.metadata.generation.unwrap_or_default(),
             annotations: rollout.annotations().clone(),
         },
-        revisions: scene
-            .sets
-            .iter()
-            .filter_map(|set| Revision::read(set, has_service(set)))
-            .collect(),
+        revisions: scene.sets.iter().filter_map(revision).collect(),
         services: scene
             .services
             .iter()
@@ -131,7 +142,15 @@ pub fn observed(context: &Context, scene: &Scene) -> Observed {
         runs: scene.runs.iter().map(|run| read_run(run)).collect(),
         pods: None,
         split: split.map(|split| written(split, &scene.revision_services())),
-        fleet: split.map(|split| fleet(context, split)).unwrap_or_default(),
+        fleet: match split {
+            Some(split) => fleet(context, split),
+            None => observed::Fleet {
+                leftover: context
+                    .fleet
+                    .serving(&scene.name.namespace, &scene.name.name),
+                ..observed::Fleet::default()
+            },
+        },
         apexes: split
             .map(|split| split.spec.apexes.clone())
             .unwrap_or_default(),
@@ -170,6 +189,12 @@ impl Scene {
             owner.is_some() && owner == self.rollout.metadata.uid.as_ref()
         };
         self.split.as_ref().filter(ours)
+    }
+
+    /// The Services that its Split governs, those included that the spec does not name any more.
+    fn split_services(&self) -> impl Iterator<Item = String> {
+        let rules = self.own_split().map(|split| split.spec.rules.clone());
+        rules.into_iter().flatten().flat_map(|rule| rule.services)
     }
 
     /// The targets that its revisions must be reachable on.
@@ -359,7 +384,8 @@ fn template(
     }
 }
 
-fn analyses(spec: &RolloutSpec) -> Vec<TemplateRef> {
+/// The templates that the analyses of a Rollout name.
+pub fn analyses(spec: &RolloutSpec) -> Vec<TemplateRef> {
     let canary = spec.strategy.canary.as_ref();
     let steps = canary
         .iter()

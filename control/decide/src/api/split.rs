@@ -227,7 +227,7 @@ pub struct Verified {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Waiting {
-    /// `pods`, `acknowledgement`, `pause`, `person`, `analysis`, `deadline`, `drain`, `spec`, `router`.
+    /// `pods`, `acknowledgement`, `pause`, `person`, `analysis`, `deadline`, `drain`, `service`, `spec`, `router`.
     pub reason: String,
     /// The same for a person: which pods, which proxy, until when.
     pub message: String,

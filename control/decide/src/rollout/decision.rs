@@ -93,6 +93,11 @@ pub enum Action {
         /// Its pod-template hash.
         hash: String,
     },
+    /// Deletes the revision Service of a ReplicaSet: no Split lists it any more.
+    DeleteRevisionService {
+        /// The ReplicaSet's name.
+        replica_set: String,
+    },
     /// Points a Service's selector at a revision, and marks it as managed.
     SwitchService {
         /// Its name.

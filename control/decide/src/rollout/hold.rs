@@ -3,8 +3,8 @@
 
 use super::conditions::{self, Says};
 use super::plan::Foreign;
-use super::promotion;
 use super::turn::Turn;
+use super::{promotion, release};
 
 /// Says in a condition what becomes of blocks of others, and tells it where that changes.
 pub(super) fn declare(turn: &mut Turn<'_>) {
@@ -39,7 +39,10 @@ pub(super) fn wait(turn: &mut Turn<'_>) -> bool {
     turn.wait("router", message.clone(), None);
     follow_replicas(turn);
     match turn.is_promoted() {
-        true => promotion::keep(turn),
+        true => {
+            release::give_back(turn, turn.stable);
+            promotion::keep(turn);
+        }
         false => promotion::advance(turn),
     }
     true

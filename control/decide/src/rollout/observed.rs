@@ -109,8 +109,10 @@ pub struct Revision {
     pub deleting: bool,
     /// Its condition `ReplicaFailure`, if true: reason and message.
     pub failure: Option<(String, String)>,
-    /// Its revision Service exists.
+    /// Its revision Service exists, as it is wanted.
     pub has_service: bool,
+    /// Its revision Service exists, wanted or not.
+    pub service_stands: bool,
 }
 
 impl Revision {
@@ -148,6 +150,7 @@ impl Revision {
             deleting: metadata.deletion_timestamp.is_some(),
             failure,
             has_service,
+            service_stands: has_service,
         })
     }
 
@@ -336,6 +339,10 @@ pub struct WrittenSplit {
 /// What the proxies say of the Split *as it stands in the API*: this uid, this generation or a later one.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Fleet {
+    /// Who is there is known, be it nobody.
+    pub listed: bool,
+    /// Proxies that still serve a Split of this name that is gone, where there is none.
+    pub leftover: Vec<String>,
     /// Every proxy of the fleet whose EndpointSlice entry still exists, by name.
     pub proxies: Vec<String>,
     /// Those that have not reported it live.

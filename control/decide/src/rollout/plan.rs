@@ -29,6 +29,7 @@ mod unsupported;
 pub use invalid::{Fault, Invalid, refuse};
 pub use roles::{Apart, Marks, Roles};
 pub use routers::{Foreign, RouterObject, named as named_routers, root_services};
+pub(super) use strategy::DRAIN_TIMEOUT_SECONDS;
 
 use invalid::Complaints;
 use pods::Pods;

@@ -11,13 +11,16 @@ use super::observed::Revision;
 use super::plan::{AbortDelay, Delays, Routing};
 use super::replicas::{self, Move, Position, Sizes};
 use super::turn::Turn;
-use super::{acknowledgement, dynamic, time};
+use super::{acknowledgement, dynamic, release, time};
 use crate::api::labels;
 
 /// Brings the sizes one move closer to what the step asks for.
 pub(super) fn reconcile(turn: &mut Turn<'_>) {
     if turn.is_halted() && !turn.scaling && !turn.is_aborted() {
         return;
+    }
+    if release::is_under_way(turn) {
+        return release::keep_sizes(turn);
     }
     drop_deadlines(turn);
     let sizes = sizes(turn);
@@ -229,7 +232,7 @@ pub(super) fn wait_for_deadline(turn: &mut Turn<'_>, set: &Revision, deadline: T
 /// Whether nothing is sent to a revision any more: every proxy serves a table without it, and it is idle or has had its time.
 pub(super) fn may_leave(turn: &mut Turn<'_>, set: &Revision) -> bool {
     let Some(routing) = turn.routing() else {
-        return true;
+        return !release::is_under_way(turn);
     };
     let Some(since) = turn.next.memory.left.get(&set.hash).map(|since| since.0) else {
         let missing = acknowledgement::missing(turn);

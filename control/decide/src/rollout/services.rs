@@ -1,9 +1,9 @@
 //! The selectors of Services: of the stable and the canary Service (R15), and how one is changed. With routing no request depends on them; previews and other clients do.
 
 use super::decision::Action;
-use super::dynamic;
-use super::observed::Revision;
+use super::observed::{Revision, Service};
 use super::turn::Turn;
+use super::{dynamic, release};
 
 /// Points stable at stable, and canary at the new revision, or at stable after an abort: once, and there it stays.
 pub(super) fn switch(turn: &mut Turn<'_>) {
@@ -24,7 +24,7 @@ fn point(turn: &mut Turn<'_>, name: &str, set: &Revision, checked: bool) {
         .observed
         .services
         .iter()
-        .find(|service| service.name == name && !service.apex)
+        .find(|service| service.name == name && is_to_select(turn, service))
     else {
         return;
     };
@@ -38,6 +38,12 @@ fn point(turn: &mut Turn<'_>, name: &str, set: &Revision, checked: bool) {
         return;
     }
     select(turn, name, from, set);
+}
+
+/// An apex is to have no selector; one that was an apex until routing was taken out waits for its owner to give it one.
+pub(super) fn is_to_select(turn: &Turn<'_>, service: &Service) -> bool {
+    let was_apex = release::is_under_way(turn) && service.selector.is_empty();
+    !service.apex && !was_apex
 }
 
 /// Points a Service at a revision.

@@ -10,6 +10,7 @@ mod golden;
 mod history;
 mod model;
 mod pingpong;
+mod release;
 mod restart;
 mod roles;
 mod rollback;

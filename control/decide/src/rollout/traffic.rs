@@ -13,7 +13,7 @@ use super::plan::Routing;
 use super::replicas::{self, Position};
 use super::split::{CANARY, STABLE, Split, Version, of_rules};
 use super::turn::Turn;
-use super::{dynamic, experiment, routes, scale};
+use super::{dynamic, experiment, release, routes, scale};
 use crate::api::rollout::{TrafficWeights, WeightDestination};
 use crate::api::split::SplitRule;
 
@@ -21,7 +21,7 @@ use crate::api::split::SplitRule;
 pub(super) fn route(turn: &mut Turn<'_>) {
     ensure_services(turn);
     let (Some(routing), Some(stable)) = (turn.routing(), turn.stable) else {
-        return release(turn, turn.stable);
+        return release::proceed(turn, turn.stable);
     };
     acknowledgement::doubt(turn);
     let Some(trial) = trial(turn, routing, stable) else {
@@ -367,39 +367,6 @@ pub(super) fn ensure_services(turn: &mut Turn<'_>) {
         if set.wanted > 0 || set.pods > 0 || set.uid == turn.new.uid || is_stable {
             let (replica_set, hash) = (set.name.clone(), set.hash.clone());
             turn.act(Action::EnsureRevisionService { replica_set, hash });
-        }
-    }
-}
-
-/// Routing was taken out of the spec: all traffic goes to one revision, then the Split goes.
-pub(super) fn release(turn: &mut Turn<'_>, keeper: Option<&Revision>) {
-    if turn.routing().is_some() {
-        return;
-    }
-    turn.next.weights = None;
-    turn.next.memory.verified = None;
-    turn.next.memory.left.clear();
-    turn.next.memory.generation = None;
-    let (Some(written), Some(stable)) = (&turn.observed.split, keeper) else {
-        return;
-    };
-    let mut wanted = written.split.clone();
-    let needed = wanted.needed(&stable.hash).unwrap_or(1);
-    wanted.versions = vec![Version {
-        name: STABLE.to_owned(),
-        revision: stable.hash.clone(),
-        service: None,
-        needed,
-    }];
-    for rule in &mut wanted.rules {
-        rule.weights = BTreeMap::from([(STABLE.to_owned(), 100)]);
-    }
-    match wanted == written.split {
-        false => turn.act(Action::WriteSplit(wanted)),
-        true if turn.observed.fleet.acknowledges() => turn.act(Action::DeleteSplit),
-        true => {
-            let message = format!("{}, before the Split goes", missing(turn));
-            turn.wait("acknowledgement", message, None);
         }
     }
 }

@@ -76,7 +76,7 @@ fn point(turn: &mut Turn<'_>, name: &str, set: &Revision) -> bool {
         return false;
     };
     let from = service.hash().unwrap_or_default();
-    if from != set.hash && !service.apex {
+    if from != set.hash && services::is_to_select(turn, service) {
         services::select(turn, name, from, set);
     }
     true

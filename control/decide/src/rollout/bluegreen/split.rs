@@ -11,7 +11,7 @@ use super::super::observed::Revision;
 use super::super::plan::{BlueGreen, Routing};
 use super::super::split::{CANARY, STABLE, Split, Version, of_rules};
 use super::super::turn::Turn;
-use super::super::{acknowledgement, traffic};
+use super::super::{acknowledgement, release, traffic};
 use super::cutover::Active;
 use super::size;
 use crate::api::split::{SplitRule, Verified};
@@ -24,7 +24,7 @@ pub(super) fn route(turn: &mut Turn<'_>, strategy: &BlueGreen, active: &Active<'
             true => Some(turn.new),
             false => turn.stable,
         };
-        return traffic::release(turn, keeper);
+        return release::proceed(turn, keeper);
     };
     acknowledgement::doubt(turn);
     let written = turn.observed.split.as_ref().map(|written| &written.split);

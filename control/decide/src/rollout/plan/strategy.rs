@@ -385,7 +385,7 @@ fn is_label_value(text: &str) -> bool {
 }
 
 /// 300 s (data-plane rules, section 4).
-const DRAIN_TIMEOUT_SECONDS: i64 = 300;
+pub(in crate::rollout) const DRAIN_TIMEOUT_SECONDS: i64 = 300;
 
 fn parse_threshold(
     threshold: &ReplicaProgressThreshold,

@@ -96,6 +96,7 @@ impl World {
             | Action::AnnotateReplicaSet { .. }
             | Action::ScaleReplicaSet { .. }
             | Action::EnsureRevisionService { .. }
+            | Action::DeleteRevisionService { .. }
             | Action::MarkPods { .. }
             | Action::KeepApart { .. }
             | Action::DeleteReplicaSet { .. } => self.act_on_set(action, seen),
@@ -128,7 +129,11 @@ impl World {
             return self.create_set(new);
         }
         if let Action::EnsureRevisionService { replica_set, .. } = action {
-            self.ensure_service(replica_set);
+            self.set_revision_service(replica_set, true);
+            return Ok(Some(Kind::Sets));
+        }
+        if let Action::DeleteRevisionService { replica_set } = action {
+            self.set_revision_service(replica_set, false);
             return Ok(Some(Kind::Sets));
         }
         if let Action::DeleteReplicaSet { name } = action {
@@ -226,11 +231,11 @@ impl World {
         Ok(Some(Kind::Sets))
     }
 
-    fn ensure_service(&mut self, replica_set: &str) {
+    fn set_revision_service(&mut self, replica_set: &str, stands: bool) {
         let stamp = self.change(Kind::Sets);
         let mut sets = self.sets.iter_mut();
         if let Some(set) = sets.find(|set| set.revision.name == replica_set) {
-            set.revision.has_service = true;
+            (set.revision.has_service, set.revision.service_stands) = (stands, stands);
             set.stamp = stamp;
         }
     }

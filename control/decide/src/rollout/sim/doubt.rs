@@ -64,6 +64,7 @@ fn read_action(
         | Action::ScaleReplicaSet { name, .. }
         | Action::DeleteReplicaSet { name } => vec![set_of(world, observed, name)],
         Action::EnsureRevisionService { replica_set, .. }
+        | Action::DeleteRevisionService { replica_set }
         | Action::MarkPods { replica_set, .. }
         | Action::KeepApart { replica_set, .. } => vec![set_of(world, observed, replica_set)],
         Action::ScaleWorkload { .. } => {

@@ -203,7 +203,10 @@ impl World {
 
     /// What the controller knows of the fleet, by the Split it knows of.
     pub(super) fn fleet(&self, split: Option<&WrittenSplit>) -> Fleet {
-        let mut fleet = Fleet::default();
+        let mut fleet = Fleet {
+            listed: true,
+            ..Fleet::default()
+        };
         let Some(split) = split else { return fleet };
         let mut verified_at = None;
         for proxy in &self.proxies {

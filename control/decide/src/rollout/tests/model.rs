@@ -235,7 +235,10 @@ impl Model {
             })
         };
         let short = self.split.as_ref().is_some_and(lacking);
+        let leftover = self.serving.keys().filter(|_| self.split.is_none());
         Fleet {
+            listed: true,
+            leftover: leftover.cloned().collect(),
             proxies: self.proxies.clone(),
             short: if short {
                 self.proxies.clone()
@@ -425,7 +428,13 @@ impl Model {
                 revision.annotations.retain(|key, _| !remove.contains(key));
             }
             Action::EnsureRevisionService { replica_set, .. } => {
-                self.set_named(&replica_set).has_service = true
+                let set = self.set_named(&replica_set);
+                (set.has_service, set.service_stands) = (true, true);
+            }
+            Action::DeleteRevisionService { replica_set } => {
+                assert!(self.split.is_none(), "{replica_set} is listed");
+                let set = self.set_named(&replica_set);
+                (set.has_service, set.service_stands) = (false, false);
             }
             Action::SwitchService { name, hash } => {
                 let service = self
@@ -458,7 +467,9 @@ impl Model {
             }
             Action::DeleteSplit => {
                 self.split = None;
-                self.serving.clear();
+                if self.prompt {
+                    self.serving.clear();
+                }
             }
             Action::CreateAnalysisRun(run) => {
                 let labels = run.metadata.labels.clone().unwrap();
