@@ -3,7 +3,9 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{
+    ArgAction, ArgGroup, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+};
 
 /// Canary routing without the mesh: an L7 proxy and Argo-compatible rollouts in one binary.
 #[derive(Debug, Parser)]
@@ -147,6 +149,14 @@ pub(crate) enum Verb {
     Set(SetArgs),
     /// Check manifests without applying them
     Lint(LintArgs),
+    /// Tell what stands in the way of taking over from Argo Rollouts; writes nothing
+    Preflight(PreflightArgs),
+    /// Give the traffic of rollouts back, so that Argo Rollouts can go on with them
+    ///
+    /// Takes Sidestep's routing out of the Rollout and waits until its controller has given everything back: the Services select the stable
+    /// revision, which has its full size and all of the traffic as every proxy has acknowledged, and the Split and the revision Services
+    /// are deleted. No request fails on the way. A Rollout in the middle of an update is refused: promote or abort it first.
+    Release(ReleaseArgs),
     /// Print the CustomResourceDefinitions, for `kubectl apply --server-side -f -`
     Crds(CrdsArgs),
     /// Print a script that makes a shell complete this command line
@@ -535,6 +545,42 @@ pub(crate) struct LintArgs {
     pub(crate) files: Vec<PathBuf>,
 }
 
+/// `sidestep preflight`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PreflightArgs {
+    /// Class of the Ingresses that the proxies are to serve: those stand in nobody's way
+    #[arg(long, value_name = "CLASS", default_value = "sidestep")]
+    pub(crate) ingress_class: String,
+    /// Print as JSON rather than as a table
+    #[arg(short = 'o', long, value_name = "FORMAT")]
+    pub(crate) output: Option<OutputFormat>,
+}
+
+/// How a command prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutputFormat {
+    /// One JSON document.
+    Json,
+}
+
+/// `sidestep release`.
+#[derive(Clone, Debug, Args)]
+#[command(group = ArgGroup::new("which").required(true).multiple(false))]
+pub(crate) struct ReleaseArgs {
+    /// The rollouts
+    #[arg(value_name = "NAME", group = "which")]
+    pub(crate) names: Vec<String>,
+    /// All rollouts of the namespace that Sidestep routes
+    #[arg(long, group = "which")]
+    pub(crate) all: bool,
+    /// With --all: those of all namespaces
+    #[arg(short = 'A', long, conflicts_with = "names")]
+    pub(crate) all_namespaces: bool,
+    /// Give up waiting after this time, such as 60s or 5m; 0 never
+    #[arg(short = 't', long, value_name = "DURATION", default_value = "5m", value_parser = crate::settings::go_duration)]
+    pub(crate) timeout: std::time::Duration,
+}
+
 /// `sidestep crds`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct CrdsArgs {
@@ -613,6 +659,9 @@ mod tests {
             "sidestep set image demo *=demo:yellow",
             "sidestep -n there pause demo",
             "sidestep version --short",
+            "sidestep preflight -o json",
+            "sidestep release a b",
+            "sidestep release --all -A -t 30s",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
         }
@@ -632,6 +681,10 @@ mod tests {
             "sidestep set image demo app=a=b",
             "sidestep set image demo =image",
             "sidestep lint",
+            "sidestep preflight -o table",
+            "sidestep release",
+            "sidestep release a --all",
+            "sidestep release a -A",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -11,7 +11,9 @@ pub(crate) mod lint;
 pub(crate) mod list;
 pub(crate) mod live;
 pub(crate) mod pause;
+pub(crate) mod preflight;
 pub(crate) mod promote;
+pub(crate) mod release;
 pub(crate) mod restart;
 pub(crate) mod retry;
 pub(crate) mod rollouts;
@@ -55,6 +57,8 @@ pub(crate) async fn run(verb: Verb, at: &Connection) -> anyhow::Result<()> {
             part: SetPart::Image(args),
         }) => set_image::run(&rollouts(at).await?, &args).await,
         Verb::Lint(args) => lint::run(&args, at.namespace.as_deref()),
+        Verb::Preflight(args) => preflight::run(&connect(at).await?, at, &args).await,
+        Verb::Release(args) => release::run(&connect(at).await?, &args).await,
         Verb::Crds(args) => crds::run(&args),
         Verb::Completion(args) => {
             let script = completion::script(args.shell);

@@ -181,3 +181,26 @@ fn identity() -> String {
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "sidestep".to_owned());
     format!("{host}_{:016x}", rand::random::<u64>())
 }
+
+/// Whether the holder of a Lease is a controller of ours. Argo's append a UUID to the pod's name, as client-go's users do.
+pub(crate) fn is_ours(identity: &str) -> bool {
+    let (_, tail) = identity.rsplit_once('_').unwrap_or_default();
+    tail.len() == 16 && tail.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_controller_of_ours_is_known_by_its_identity() {
+        assert!(is_ours(&identity()));
+        for theirs in [
+            "argo-rollouts-6f7b_8d1f0a52-5d3f-4c57-9d7e-0a52b1f0c3d4",
+            "argo-rollouts-6f7b",
+            "",
+        ] {
+            assert!(!is_ours(theirs), "{theirs}");
+        }
+    }
+}

@@ -12,8 +12,10 @@
 //! | `measured` | what of a measured value its condition looked at |
 //! | [`rollout`] | `get rollout`: header and tree |
 //! | [`list`] | `list rollouts` |
+//! | [`findings`] | `preflight` |
 
 pub(crate) mod age;
+pub(crate) mod findings;
 pub(crate) mod info;
 pub(crate) mod list;
 mod measured;
@@ -23,6 +25,23 @@ pub(crate) mod pod;
 pub(crate) mod rollout;
 pub(crate) mod steps;
 pub(crate) mod weight;
+
+use std::io::Write;
+
+use tabwriter::TabWriter;
+
+/// Aligns columns parted by tabs.
+fn aligned(rows: &str) -> String {
+    let mut writer = TabWriter::new(Vec::new()).minwidth(0).padding(2).ansi(true);
+    let written = writer
+        .write_all(rows.as_bytes())
+        .and_then(|()| writer.flush());
+    let bytes = written
+        .ok()
+        .and_then(|()| writer.into_inner().ok())
+        .unwrap_or_default();
+    without_trailing_blanks(&String::from_utf8_lossy(&bytes))
+}
 
 /// Cuts the blanks that alignment leaves at the ends of lines.
 fn without_trailing_blanks(text: &str) -> String {

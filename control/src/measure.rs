@@ -99,26 +99,43 @@ impl Providers {
         &'a self,
         metric: &'a Metric,
     ) -> Result<(&'a dyn Provider, &'a serde_json::Value), String> {
+        match Named::by(metric)? {
+            Named::Web(block) => Ok((&self.web, block)),
+            Named::Proxy(block) => Ok((&self.proxy, block)),
+        }
+    }
+}
+
+/// Why a metric could not be measured, if its provider is none that there is.
+pub fn refusal(metric: &Metric) -> Option<String> {
+    Named::by(metric).err()
+}
+
+/// A provider that there is, with what a metric says to it.
+enum Named<'a> {
+    Web(&'a serde_json::Value),
+    Proxy(&'a serde_json::Value),
+}
+
+impl<'a> Named<'a> {
+    fn by(metric: &'a Metric) -> Result<Self, String> {
         let Some((name, block)) = metric.provider.iter().next() else {
             return Err("no provider specified".to_owned());
         };
         match name.as_str() {
-            "web" => Ok((&self.web, block)),
-            "plugin" => self.plugin(block),
+            "web" => Ok(Self::Web(block)),
+            "plugin" => Self::by_plugin(block),
             other => Err(unsupported(other)),
         }
     }
 
-    fn plugin<'a>(
-        &'a self,
-        block: &'a serde_json::Value,
-    ) -> Result<(&'a dyn Provider, &'a serde_json::Value), String> {
+    fn by_plugin(block: &'a serde_json::Value) -> Result<Self, String> {
         let plugins = block.as_object().filter(|plugins| plugins.len() == 1);
         let Some((name, block)) = plugins.and_then(|plugins| plugins.iter().next()) else {
             return Err("provider plugin: exactly one plugin must be named".to_owned());
         };
         match name.as_str() {
-            PLUGIN => Ok((&self.proxy, block)),
+            PLUGIN => Ok(Self::Proxy(block)),
             other => Err(unsupported(&format!("plugin.\"{other}\""))),
         }
     }

@@ -3,12 +3,9 @@
 //! Our own lines stand among Argo's without moving them: `Waiting:` and `Last abort:` below `Message:`, `  Effective:` below
 //! `  ActualWeight:` when the proxies serve another share than was set. Blanks at line ends are cut.
 
-use std::io::Write;
-
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use sidestep_control::api::split::{LastAbort, Waiting};
-use tabwriter::TabWriter;
 
 use super::age::{age, human};
 use super::info::{
@@ -16,7 +13,7 @@ use super::info::{
 };
 use super::measured::relevant;
 use super::paint::{Icon, Paint};
-use super::without_trailing_blanks;
+use super::{aligned, without_trailing_blanks};
 
 /// Prints a rollout.
 pub(crate) fn text(info: &Info, now: Timestamp, paint: Paint) -> String {
@@ -325,19 +322,6 @@ fn delay(deadline: Option<&str>, now: Timestamp) -> Option<String> {
         Some(left) => format!("delay:{}", human(left)),
         None => "delay:".to_owned(),
     })
-}
-
-/// Aligns columns parted by tabs.
-fn aligned(rows: &str) -> String {
-    let mut writer = TabWriter::new(Vec::new()).minwidth(0).padding(2).ansi(true);
-    let written = writer
-        .write_all(rows.as_bytes())
-        .and_then(|()| writer.flush());
-    let bytes = written
-        .ok()
-        .and_then(|()| writer.into_inner().ok())
-        .unwrap_or_default();
-    without_trailing_blanks(&String::from_utf8_lossy(&bytes))
 }
 
 #[cfg(test)]
