@@ -12,6 +12,8 @@ mod controller;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod handback;
+#[cfg(test)]
 mod ingress;
 #[cfg(test)]
 mod kubelet;

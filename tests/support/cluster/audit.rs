@@ -43,12 +43,11 @@ struct Answer {
 
 impl Request {
     /// Whether it should not have been sent: it was not allowed, made no sense, or broke the server. A request whose sender has gone
-    /// is logged as a 504.
+    /// is logged as a 504, or as canceled.
     pub(crate) fn is_refused(&self) -> bool {
-        !matches!(
-            self.response_status.code,
-            0..400 | 404 | 409 | 410 | 429 | 504
-        )
+        let Answer { code, message } = &self.response_status;
+        let is_left = message.as_deref() == Some("context canceled");
+        !is_left && !matches!(code, 0..400 | 404 | 409 | 410 | 429 | 504)
     }
 
     /// The right that it took, as [`right`] writes it; none if it was about no object.
