@@ -31,22 +31,22 @@ pub(crate) const CHANGES: [Change; 4] = [
     Change {
         name: "a pod of a canary becomes unready (EndpointSlice)",
         collection: Collection::Slices,
-        event: |number| modified(slice(number, VERSIONS[1], false, number)),
+        event: |number| modified(&slice(number, VERSIONS[1], false, number)),
     },
     Change {
         name: "a weight (Split)",
         collection: Collection::Splits,
-        event: |number| modified(split(number, 10 + number % 50, number)),
+        event: |number| modified(&split(number, 10 + number % 50, number)),
     },
     Change {
         name: "a port of a revision's Service (Service)",
         collection: Collection::Services,
-        event: |number| modified(revision_service(number, VERSIONS[1], 8081, number)),
+        event: |number| modified(&revision_service(number, VERSIONS[1], 8081, number)),
     },
     Change {
         name: "a path (Ingress)",
         collection: Collection::Ingresses,
-        event: |number| modified(ingress(number, &format!("/at-{number}"), number)),
+        event: |number| modified(&ingress(number, &format!("/at-{number}"), number)),
     },
 ];
 
@@ -112,7 +112,7 @@ fn typed<K: DeserializeOwned>(
         .context("an object of the bench's own")
 }
 
-fn modified(object: Value) -> Value {
+fn modified(object: &Value) -> Value {
     json!({"type": "MODIFIED", "object": object})
 }
 
