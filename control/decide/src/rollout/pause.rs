@@ -80,5 +80,8 @@ pub(super) fn settle(turn: &mut Turn<'_>) {
         turn.tell("RolloutPaused", message);
         turn.next.pauses.push(Pause { reason, since: now });
     }
-    turn.next.controller_pause = !turn.next.pauses.is_empty();
+    // Who resumes a rollout that a user has paused too takes the pause away first, and spec.paused a moment later.
+    let is_resuming = turn.plan.paused && turn.was.controller_pause;
+    turn.next.controller_pause =
+        !turn.next.pauses.is_empty() || is_resuming && turn.will.resume == Resume::Nothing;
 }

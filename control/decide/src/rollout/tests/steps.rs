@@ -167,3 +167,35 @@ fn nobody_is_waited_for_where_no_pod_is_wanted() {
         ("2 Healthy", 3)
     );
 }
+
+#[test]
+fn a_promotion_counts_where_the_user_has_paused_as_well() {
+    // R2.11: `promote` takes the step's pause away first and spec.paused a moment later; we may look in between.
+    let halted = || {
+        let steps = json!([{"setWeight": 20}, {"pause": {}}, {"setWeight": 40}, {"pause": {}}]);
+        let mut model = Model::routed(5, &steps).deployed();
+        model.image("2");
+        model.run_ready();
+        model.edit(|spec| spec["paused"] = json!(true));
+        model.run_ready();
+        model.promote();
+        model.run_ready();
+        assert_eq!(seen(&model), "1 Paused manually paused");
+        model
+    };
+    let mut model = halted();
+    model.edit(|spec| spec["paused"] = json!(false));
+    model.run_ready();
+    assert_eq!(seen(&model), "3 Paused CanaryPauseStep");
+
+    let mut model = halted();
+    model.image("3");
+    model.run_ready();
+    model.edit(|spec| spec["paused"] = json!(false));
+    model.run_ready();
+    assert_eq!(
+        seen(&model),
+        "1 Paused CanaryPauseStep",
+        "nobody has promoted that"
+    );
+}
