@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod apex;
 #[cfg(test)]
+mod argo;
+#[cfg(test)]
 mod bluegreen;
 #[cfg(test)]
 mod chart;

@@ -20,7 +20,7 @@
 mod accounts;
 pub(crate) mod audit;
 mod control_plane;
-mod enclave;
+pub(crate) mod enclave;
 pub(crate) mod faults;
 pub(crate) mod helm;
 mod images;

@@ -52,6 +52,11 @@ pub(super) fn helm() -> PathBuf {
     built().join("helm")
 }
 
+/// The stock `kubectl argo rollouts`.
+pub(crate) fn argo() -> PathBuf {
+    built().join("kubectl-argo-rollouts")
+}
+
 /// What turns a process into that of a pod.
 pub(super) fn pod() -> PathBuf {
     scripts().join("pod")
@@ -67,9 +72,11 @@ fn build() {
     }
     assert!(status.success(), "tests/cluster/build: {status}");
     // Here, since there is no network inside.
-    let helm = scripts().with_file_name("helm").join("build");
-    let status = Command::new(helm).arg(built()).status().unwrap();
-    assert!(status.success(), "tests/helm/build: {status}");
+    for tool in ["helm", "argo"] {
+        let script = scripts().with_file_name(tool).join("build");
+        let status = Command::new(script).arg(built()).status().unwrap();
+        assert!(status.success(), "tests/{tool}/build: {status}");
+    }
 }
 
 fn again(arguments: &[OsString]) -> Command {
