@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -19,7 +20,10 @@ pub(crate) struct Request {
     path: String,
     #[serde(default)]
     object_ref: Target,
-    response_status: Answer,
+    pub(crate) response_status: Answer,
+    /// When the API server had it.
+    #[serde(rename = "requestReceivedTimestamp")]
+    pub(crate) received: Timestamp,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -36,8 +40,8 @@ struct Target {
 }
 
 #[derive(Clone, Debug, Deserialize)]
-struct Answer {
-    code: u16,
+pub(crate) struct Answer {
+    pub(crate) code: u16,
     message: Option<String>,
 }
 
@@ -78,7 +82,13 @@ impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Answer { code, message } = &self.response_status;
         let message = message.as_deref().unwrap_or_default();
-        writeln!(f, "{} {}: {code} {message}", self.verb, self.path)
+        let Self {
+            received,
+            verb,
+            path,
+            ..
+        } = self;
+        writeln!(f, "{received} {verb} {path}: {code} {message}")
     }
 }
 
