@@ -7,7 +7,11 @@
 //!
 //! The pods are simulated: a task of the bench that serves, and says at once that it is ready.
 
-#![expect(clippy::print_stdout, reason = "a bench prints its table")]
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a bench prints its figures, and ends where its cluster does not do as asked"
+)]
 
 mod figures;
 mod release;
