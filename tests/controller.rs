@@ -393,7 +393,8 @@ async fn a_canary_behind_proxies_gets_the_share_that_each_of_them_has_acknowledg
     );
     for proxy in &proxies.addresses {
         let share = percent(proxy, "yellow").await;
-        assert!((18..=22).contains(&share), "{share} %");
+        // A sequence stays within a few of what is asked for, whatever it begins with.
+        assert!((16..=24).contains(&share), "{share} %");
     }
     world.verb("promote web").await;
     until_healthy(&world).await;
