@@ -16,7 +16,7 @@
 //! | [`events`] | Events |
 //! | [`objects`] | the caches all of this reads |
 //! | [`words`] | by what objects are found in them |
-//! | [`concern`] | which keys a change concerns |
+//! | `concern` | which keys a change concerns |
 //!
 //! Every write carries the resourceVersion it was decided on; a conflict means looking again.
 

@@ -1,6 +1,6 @@
 //! The next table: made as a whole, or out of the one before where the change is of a few Splits and endpoints.
 //!
-//! A small change is answered by the same rules as the whole ([`super::build`]), over nothing but the objects that it concerns: Splits, the
+//! A small change is answered by the same rules as the whole ([`mod@super::build`]), over nothing but the objects that it concerns: Splits, the
 //! Services that they and their versions name, and the slices of those. Whatever might move a route, an index or somebody else's
 //! share, and whatever there is something new to be said of, has the whole made anew. So a table that was patched any number of times is
 //! the table that would have been built.
