@@ -1,9 +1,8 @@
 //! What is read, and how it is printed.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-use k8s_openapi::api::core::v1::Pod;
 
 use crate::support::cluster::World;
 
@@ -18,7 +17,7 @@ pub(crate) const HEADER: &str = "rollouts  MiB     CPU %   writes  template to p
 #[derive(Debug)]
 pub(crate) struct Reading {
     cpu_s: f64,
-    resident_bytes: f64,
+    resident_mib: f64,
     writes: usize,
 }
 
@@ -35,16 +34,13 @@ pub(crate) struct Cost {
 pub(crate) struct Spread(Vec<Duration>);
 
 impl Reading {
-    /// As the controller's own metrics and the API server's audit log have it.
-    pub(crate) async fn now(world: &World) -> Self {
-        let pod = world.api::<Pod>().get(CONTROLLER).await.unwrap();
-        let address = pod.status.unwrap().pod_ip.unwrap();
-        let answer = reqwest::get(format!("http://{address}:8090/metrics")).await;
-        let metrics = answer.unwrap().text().await.unwrap();
+    /// As the system and the API server's audit log have it. The controller's own metric counts whole seconds.
+    pub(crate) fn now(world: &World) -> Self {
+        let process = process();
         let requests = world.requests(CONTROLLER);
         Self {
-            cpu_s: value(&metrics, "process_cpu_seconds_total"),
-            resident_bytes: value(&metrics, "process_resident_memory_bytes"),
+            cpu_s: cpu_s(&process),
+            resident_mib: resident_mib(&process),
             writes: requests.iter().filter(|request| request.writes()).count(),
         }
     }
@@ -52,7 +48,7 @@ impl Reading {
     /// What was used since an earlier reading.
     pub(crate) fn since(&self, before: &Self, time: Duration) -> Cost {
         Cost {
-            resident_mib: self.resident_bytes / 1024.0 / 1024.0,
+            resident_mib: self.resident_mib,
             cpu_percent: (self.cpu_s - before.cpu_s) / time.as_secs_f64() * 100.0,
             writes: self.writes - before.writes,
         }
@@ -93,10 +89,40 @@ impl fmt::Display for Spread {
     }
 }
 
-/// A metric without labels.
-fn value(metrics: &str, name: &str) -> f64 {
-    let mut lines = metrics.lines();
-    let found = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    let text = found.expect("the process tells of itself");
-    text.parse().unwrap()
+/// The controller's folder in `/proc`.
+fn process() -> PathBuf {
+    let words = [env!("CARGO_BIN_EXE_sidestep"), "controller"].map(str::as_bytes);
+    let is_it = |folder: &PathBuf| {
+        let line = std::fs::read(folder.join("cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).take(2).eq(words)
+    };
+    let all = std::fs::read_dir("/proc").unwrap();
+    let mut folders = all.map(|entry| entry.unwrap().path());
+    folders.find(is_it).expect("the controller runs")
 }
+
+/// User and system time.
+fn cpu_s(process: &Path) -> f64 {
+    let stat = std::fs::read_to_string(process.join("stat")).unwrap();
+    let fields = stat.rsplit_once(") ").unwrap().1.split(' ');
+    let ticks = fields
+        .skip(11)
+        .take(2)
+        .map(|field| field.parse::<f64>().unwrap());
+    ticks.sum::<f64>() / USER_HZ
+}
+
+fn resident_mib(process: &Path) -> f64 {
+    let status = std::fs::read_to_string(process.join("status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib: f64 = line
+        .unwrap()
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap();
+    kib / 1024.0
+}
+
+/// The unit of times in `/proc`, on every Linux there is.
+const USER_HZ: f64 = 100.0;

@@ -65,9 +65,9 @@ async fn main() {
 /// What the controller costs while nothing happens.
 async fn rest(world: &World) -> Cost {
     sleep(SETTLE).await;
-    let before = Reading::now(world).await;
+    let before = Reading::now(world);
     sleep(REST).await;
-    Reading::now(world).await.since(&before, REST)
+    Reading::now(world).since(&before, REST)
 }
 
 /// Those of the command line, in its order; else [`SIZES`].
