@@ -551,6 +551,7 @@ mod tests {
         assert_eq!((found("x").len(), found("z").len()), (1, 0));
         let metadata = &cache.get("ns", "b").unwrap().metadata;
         assert!(metadata.managed_fields.is_none());
+        assert_eq!(metadata.resource_version.as_deref(), Some("5"));
         assert_eq!(metadata.annotations.as_ref().unwrap().len(), 1);
     }
 
@@ -581,17 +582,6 @@ mod tests {
         cache.take_up(Event::Apply(object("a", "3")));
         assert!(cache.malformed().is_empty());
         assert_eq!(take(&log), ["a ->1", "a 1>-", "a ->3"]);
-    }
-
-    #[test]
-    fn who_has_set_which_field_is_not_kept() {
-        let (cache, _) = recorded();
-        let mut object = object("a", "1");
-        object.json["metadata"]["managedFields"] = json!([{"manager": "kubectl"}]);
-        cache.take_up(Event::Apply(object));
-        let kept = cache.get("ns", "a").unwrap();
-        assert_eq!(kept.metadata.managed_fields, None);
-        assert_eq!(kept.metadata.resource_version.as_deref(), Some("1"));
     }
 
     #[test]

@@ -43,6 +43,7 @@ use crate::measure::web::Web;
 pub mod analysis;
 pub mod apex;
 pub mod apply;
+mod behind;
 mod concern;
 pub mod events;
 pub mod ingress;

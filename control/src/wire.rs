@@ -126,6 +126,17 @@ impl<K: DeserializeOwned> Collection<K> {
         list(&self.api, which).await?.iter().map(typed).collect()
     }
 
+    /// The resourceVersions of those that are selected, whether or not they fit the type.
+    ///
+    /// # Errors
+    /// See the block.
+    pub async fn versions(&self, which: &ListParams) -> kube::Result<Vec<String>> {
+        let listed = list(&self.api, which).await?.into_iter();
+        Ok(listed
+            .filter_map(|one| one.metadata.resource_version)
+            .collect())
+    }
+
     /// What happens to them, for as long as it is polled. One that does not fit its type is told of and passed over.
     pub fn watch(
         self,

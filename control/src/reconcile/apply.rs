@@ -60,14 +60,8 @@ impl<'a> Writer<'a> {
     /// When the API server refuses, or what the action rests on has changed.
     pub async fn apply(&mut self, action: &Action) -> Result<(), Error> {
         match action {
-            Action::SetReplicas { replicas } => {
-                self.patch_rollout(json!({"spec": {"replicas": replicas}}))
-                    .await
-            }
-            Action::AnnotateRollout { revision } => {
-                self.annotate_rollout(labels::REVISION, &revision.to_string())
-                    .await
-            }
+            Action::SetReplicas { replicas } => self.set_replicas(*replicas).await,
+            Action::AnnotateRollout { revision } => self.number_rollout(*revision).await,
             Action::CreateReplicaSet(set) => self.create_replica_set(set).await,
             Action::AnnotateReplicaSet {
                 name,
@@ -101,10 +95,7 @@ impl<'a> Writer<'a> {
             Action::WriteSplit(split) => self.write_split(split).await,
             Action::DeleteSplit => self.delete::<Split>(&self.scene.name.name.clone()).await,
             Action::CreateAnalysisRun(run) => self.create(run.as_ref()).await,
-            Action::TerminateAnalysisRun { name } => {
-                self.patch::<AnalysisRun>(name, json!({"spec": {"terminate": true}}), Part::Whole)
-                    .await
-            }
+            Action::TerminateAnalysisRun { name } => self.terminate(name).await,
             Action::MarkPods {
                 replica_set,
                 labels,
@@ -119,10 +110,7 @@ impl<'a> Writer<'a> {
                 required,
                 preferred,
             } => self.keep_apart(replica_set, required, preferred).await,
-            Action::NoteWorkload { generation } => {
-                self.annotate_rollout(labels::WORKLOAD_GENERATION, generation)
-                    .await
-            }
+            Action::NoteWorkload { generation } => self.note_workload(generation).await,
             Action::ScaleWorkload { name, to } => self.scale_workload(name, *to).await,
             Action::EvictPod { name, uid } => self.evict(name, uid).await,
             Action::DeleteReplicaSet { name } => self.delete::<ReplicaSet>(name).await,
@@ -138,6 +126,26 @@ impl<'a> Writer<'a> {
     pub async fn patch_rollout(&mut self, patch: Value) -> Result<(), Error> {
         let name = self.scene.name.name.clone();
         self.patch::<Rollout>(&name, patch, Part::Whole).await
+    }
+
+    async fn set_replicas(&mut self, replicas: i32) -> Result<(), Error> {
+        self.patch_rollout(json!({"spec": {"replicas": replicas}}))
+            .await
+    }
+
+    async fn number_rollout(&mut self, revision: i64) -> Result<(), Error> {
+        self.annotate_rollout(labels::REVISION, &revision.to_string())
+            .await
+    }
+
+    async fn note_workload(&mut self, generation: &str) -> Result<(), Error> {
+        self.annotate_rollout(labels::WORKLOAD_GENERATION, generation)
+            .await
+    }
+
+    async fn terminate(&mut self, run: &str) -> Result<(), Error> {
+        self.patch::<AnalysisRun>(run, json!({"spec": {"terminate": true}}), Part::Whole)
+            .await
     }
 
     async fn annotate_rollout(&mut self, key: &str, value: &str) -> Result<(), Error> {

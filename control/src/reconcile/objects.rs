@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::FutureExt as _;
-use futures::future::{BoxFuture, join};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::Ingress;
@@ -12,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, 
 use kube::runtime::watcher;
 use kube::{Client, Resource};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -89,12 +89,12 @@ impl Instance {
         }
     }
 
-    fn watched(&self) -> watcher::Config {
-        let config = watcher::Config::default();
+    /// The label selector of those that are ours; none means all.
+    pub fn selector(&self) -> Option<String> {
         match self {
-            Self::Any => config,
-            Self::Unlabelled => config.labels(&format!("!{}", labels::INSTANCE_ID)),
-            Self::Named(id) => config.labels(&format!("{}={id}", labels::INSTANCE_ID)),
+            Self::Any => None,
+            Self::Unlabelled => Some(format!("!{}", labels::INSTANCE_ID)),
+            Self::Named(id) => Some(format!("{}={id}", labels::INSTANCE_ID)),
         }
     }
 }
@@ -268,55 +268,63 @@ impl Objects {
             slices,
             ingresses,
             entrances,
-        } = self.clone();
-        let namespace = scope.namespace.as_deref();
+        } = self;
+        let mut watches = Watches {
+            client,
+            namespace: scope.namespace.as_deref(),
+            tasks,
+            cancel,
+        };
         let all = watcher::Config::default;
-        let own = || scope.instance.watched();
-        let hashed = all().labels(labels::POD_TEMPLATE_HASH);
-        let cluster_templates = match namespace {
-            None => feed(cluster_templates, Collection::all(client), own()).boxed(),
-            Some(_) => {
-                cluster_templates.leave_empty();
-                futures::future::ready(()).boxed()
-            }
+        let own = || watcher::Config {
+            label_selector: scope.instance.selector(),
+            ..all()
         };
-        let slices = match extras.slices {
-            true => feed(slices, Collection::scoped(client, namespace), all()).boxed(),
-            false => {
-                slices.leave_empty();
-                futures::future::ready(()).boxed()
-            }
-        };
-        let ingresses = match &extras.entrances {
-            Some(fleet) => {
-                let labelled = all().labels(labels::INGRESS_CLASS);
-                let entrances = feed(entrances, Collection::within(client, fleet), labelled);
-                let ingresses = feed(ingresses, Collection::scoped(client, namespace), all());
-                join(ingresses, entrances).map(drop).boxed()
-            }
-            None => {
-                ingresses.leave_empty();
-                entrances.leave_empty();
-                futures::future::ready(()).boxed()
-            }
-        };
-        let watches: [BoxFuture<'static, ()>; 10] = [
-            slices,
-            ingresses,
-            feed(rollouts, Collection::scoped(client, namespace), own()).boxed(),
-            feed(replica_sets, Collection::scoped(client, namespace), hashed).boxed(),
-            feed(services, Collection::scoped(client, namespace), all()).boxed(),
-            feed(splits, Collection::scoped(client, namespace), all()).boxed(),
-            feed(runs, Collection::scoped(client, namespace), own()).boxed(),
-            feed(templates, Collection::scoped(client, namespace), own()).boxed(),
-            feed(deployments, Collection::scoped(client, namespace), all()).boxed(),
-            cluster_templates,
-        ];
-        for watch in watches {
-            let cancel = cancel.clone();
-            tasks.spawn(async move {
-                cancel.run_until_cancelled(watch).await;
-            });
+        watches.keep(rollouts, own());
+        watches.keep(replica_sets, all().labels(labels::POD_TEMPLATE_HASH));
+        watches.keep(services, all());
+        watches.keep(splits, all());
+        watches.keep(runs, own());
+        watches.keep(templates, own());
+        watches.keep(deployments, all());
+        watches.keep_if(scope.namespace.is_none(), cluster_templates, own());
+        watches.keep_if(extras.slices, slices, all());
+        watches.keep_if(extras.entrances.is_some(), ingresses, all());
+        watches.namespace = extras.entrances.as_deref();
+        let labelled = all().labels(labels::INGRESS_CLASS);
+        watches.keep_if(extras.entrances.is_some(), entrances, labelled);
+    }
+}
+
+/// Tasks that keep caches current.
+struct Watches<'a> {
+    client: &'a Client,
+    /// Objects of this namespace; none means all.
+    namespace: Option<&'a str>,
+    tasks: &'a mut JoinSet<()>,
+    cancel: &'a CancellationToken,
+}
+
+impl Watches<'_> {
+    fn keep<K>(&mut self, cache: &Cache<K>, which: watcher::Config)
+    where
+        K: Resource<DynamicType = ()> + DeserializeOwned + Send + Sync + 'static,
+    {
+        let objects = Collection::scoped(self.client, self.namespace);
+        let (watch, cancel) = (feed(cache.clone(), objects, which), self.cancel.clone());
+        self.tasks.spawn(async move {
+            cancel.run_until_cancelled(watch).await;
+        });
+    }
+
+    /// Leaves it empty otherwise.
+    fn keep_if<K>(&mut self, is_read: bool, cache: &Cache<K>, which: watcher::Config)
+    where
+        K: Resource<DynamicType = ()> + DeserializeOwned + Send + Sync + 'static,
+    {
+        match is_read {
+            true => self.keep(cache, which),
+            false => cache.leave_empty(),
         }
     }
 }

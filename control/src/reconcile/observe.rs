@@ -102,26 +102,18 @@ pub async fn references(
 pub fn observed(context: &Context, scene: &Scene) -> Observed {
     let rollout = &scene.rollout;
     let targets = scene.targets();
-    let has_service = |set: &ReplicaSet| {
-        let existing = context
-            .objects
-            .services
-            .get(&scene.name.namespace, &services::name_of(set));
-        existing.is_some_and(|existing| {
-            services::is_as_wanted(&existing, &services::wanted(set, &targets))
-        })
-    };
-    let stands = |set: &ReplicaSet| {
+    let revision = |set: &Arc<ReplicaSet>| {
         let services = &context.objects.services;
         let existing = services.get(&scene.name.namespace, &services::name_of(set));
         let wanted = services::wanted(set, &targets);
-        existing.is_some_and(|existing| services::is_owned_alike(&existing, &wanted))
-    };
-    let revision = |set: &Arc<ReplicaSet>| {
-        let revision = Revision::read(set, has_service(set))?;
+        let is = |so: fn(&Service, &Service) -> bool| {
+            existing
+                .as_ref()
+                .is_some_and(|existing| so(existing, &wanted))
+        };
         Some(Revision {
-            service_stands: stands(set),
-            ..revision
+            service_stands: is(services::is_owned_alike),
+            ..Revision::read(set, is(services::is_as_wanted))?
         })
     };
     let split = scene.own_split();
@@ -405,7 +397,8 @@ pub fn analyses(spec: &RolloutSpec) -> Vec<TemplateRef> {
         .collect()
 }
 
-/// What `workloadRef` leads to; none for a kind that it cannot name. Deployments are watched; the rarer kinds are read each time.
+/// What `workloadRef` leads to; none for a kind that it cannot name. Deployments are watched; those that are not in view, and the
+/// rarer kinds, are read each time.
 async fn workload(
     context: &Context,
     namespace: &str,
@@ -414,7 +407,12 @@ async fn workload(
     let name = reference.name.as_deref().unwrap_or_default();
     let (found, plural) = match reference.kind.as_deref() {
         Some("Deployment") => {
-            let deployment = context.objects.deployments.get(namespace, name);
+            let deployment = match context.objects.deployments.get(namespace, name) {
+                Some(in_view) => Some(in_view),
+                None => fetched::<Deployment>(context, namespace, name)
+                    .await?
+                    .map(Arc::new),
+            };
             (
                 deployment.map(|found| of_deployment(&found)),
                 "deployments.apps",

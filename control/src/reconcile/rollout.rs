@@ -9,7 +9,7 @@ use tracing::warn;
 use super::apply::Writer;
 use super::objects::{Key, Name, controller_of};
 use super::observe::{self, Scene};
-use super::{Context, Error, apex, split, status, words};
+use super::{Context, Error, apex, behind, split, status, words};
 use crate::api::labels;
 use crate::api::rollout::RolloutStatus;
 use crate::api::split::{Memory, SplitStatus};
@@ -60,6 +60,9 @@ async fn step(
     let state = state(scene);
     let plan = match plan::plan(&scene.rollout, &references) {
         Ok(plan) => plan,
+        Err(_) if behind::is_behind(context, scene, &references).await? => {
+            return Err(Error::Stale("what the spec names".to_owned()));
+        }
         Err(complaints) => {
             let observed = observe::observed(context, scene);
             let decision = plan::refuse(&observed.rollout, &state, &complaints, now);

@@ -9,7 +9,10 @@ use crate::api::rollout::{RolloutCondition, RolloutStatus};
 use crate::api::split::Memory;
 
 /// The merge patch that turns `old` into `new`; none where they are equal.
-pub fn difference<T: Serialize>(old: &T, new: &T) -> Option<Value> {
+pub fn difference<T: Serialize + PartialEq>(old: &T, new: &T) -> Option<Value> {
+    if old == new {
+        return None;
+    }
     let value = |of: &T| serde_json::to_value(of).unwrap_or_default();
     between(&value(old), &value(new))
 }

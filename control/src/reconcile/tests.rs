@@ -2,6 +2,7 @@
 
 mod analysis;
 mod apex;
+mod behind;
 mod doubt;
 mod roles;
 mod routers;

@@ -7,8 +7,8 @@ use kube::Resource;
 use super::objects::{controller_of, services_of};
 use crate::api::{Rollout, Split};
 
-/// The word of what nobody controls.
-pub const NOBODY: &str = "";
+/// The word of what nobody controls, which is no uid.
+pub const NOBODY: &str = "nobody";
 
 /// A Rollout is found by the Services it names, and by its workload.
 pub fn of_rollout(rollout: &Rollout) -> BTreeSet<String> {

@@ -20,6 +20,16 @@ pub struct Templates {
 }
 
 impl Templates {
+    /// Whether what a reference names is among them.
+    pub fn holds(&self, reference: &TemplateRef) -> bool {
+        self.find(reference).is_ok()
+    }
+
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &AnalysisTemplateSpec> {
+        self.namespaced.values().chain(self.cluster.values())
+    }
+
     fn find(&self, reference: &TemplateRef) -> Result<&AnalysisTemplateSpec, Error> {
         let templates = match is_cluster(reference) {
             true => &self.cluster,
