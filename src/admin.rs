@@ -3,7 +3,7 @@
 //! | path | answer |
 //! |---|---|
 //! | `/livez` | 200 while the process runs |
-//! | `/readyz` | 200 once a table is served and until the proxy drains, else 503 with the reason |
+//! | `/readyz` | 200 once a table is served and the proxy listens, until it drains; else 503 with the reason |
 //! | `/metrics` | Prometheus text, format 0.0.4 |
 //! | `/table` | the routes, backends and endpoints in service, as JSON |
 //! | `/splits` | every Split as it is served; `?watch=1` streams one JSON line per change |
@@ -35,6 +35,8 @@ pub(crate) struct Admin {
     pub(crate) tables: TableHandle,
     /// Every metric of the process.
     pub(crate) registry: Registry,
+    /// Whether the proxy listens, as it does from its first table on.
+    pub(crate) listening: watch::Receiver<bool>,
     /// Whether the proxy has begun to drain.
     pub(crate) draining: watch::Receiver<bool>,
     /// Random per process, so that the controller knows counters that began anew.
@@ -65,7 +67,7 @@ async fn ready(State(admin): State<Admin>) -> Response {
     if *admin.draining.borrow() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response();
     }
-    if !admin.tables.is_served() {
+    if !*admin.listening.borrow() {
         return (StatusCode::SERVICE_UNAVAILABLE, "no table yet\n").into_response();
     }
     "ok\n".into_response()

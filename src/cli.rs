@@ -320,7 +320,7 @@ pub(crate) struct ControllerArgs {
 /// `sidestep proxy`: run a proxy of a cluster.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ProxyArgs {
-    /// Address that serves Ingresses
+    /// Address that serves Ingresses, once the proxy has read what it serves; all addresses but --admin refuse connections until then
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8000")]
     pub(crate) listen: String,
     /// Address of /metrics, /livez, /readyz, /table and /splits

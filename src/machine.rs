@@ -145,22 +145,23 @@ impl Machine {
                     Ok(())
                 });
         }
-        self.first_table().await
+        self.until_it_listens().await
     }
 
     fn admin_routes(&self, registry: Registry) -> Admin {
         Admin {
             tables: self.tables.clone(),
             registry,
+            listening: self.proxy.listening(),
             draining: self.draining.subscribe(),
             instance: self.proxy.instance().to_owned(),
             since: started_at(),
         }
     }
 
-    async fn first_table(&mut self) -> anyhow::Result<()> {
-        let mut changes = self.tables.changes();
-        let ready = changes.wait_for(|serial| *serial > 0);
+    async fn until_it_listens(&mut self) -> anyhow::Result<()> {
+        let mut listening = self.proxy.listening();
+        let ready = listening.wait_for(|listening| *listening);
         tokio::select! {
             ready = ready => ready.map(drop).context("the proxy ended before its first table"),
             failed = self.parts.failed() => Err(failed),

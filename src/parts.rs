@@ -53,7 +53,7 @@ impl Parts {
         });
     }
 
-    /// Keeps the tables of a proxy, and watches over its workers.
+    /// Keeps the tables of a proxy, which listens from the first one on, and watches over its workers.
     pub(crate) fn route(&mut self, client: Client, options: routing::Options, proxy: &Arc<Proxy>) {
         let (tables, certificates) = (proxy.handle(), proxy.certificates());
         let publish = move |published: Published| {
@@ -69,9 +69,14 @@ impl Parts {
         });
         let proxy = Arc::clone(proxy);
         self.until_stopped("the proxy", |stop| async move {
-            match stop.run_until_cancelled(proxy.failed()).await {
-                Some(error) => Err(error.into()),
-                None => Ok(()),
+            let listening = async {
+                proxy.listen().await.map_err(proxy_complaint)?;
+                std::future::pending().await
+            };
+            tokio::select! {
+                refused = listening => refused,
+                error = proxy.failed() => Err(error.into()),
+                () = stop.cancelled() => Ok(()),
             }
         });
     }

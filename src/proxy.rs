@@ -1,7 +1,8 @@
 //! `sidestep proxy`: a proxy of a cluster, until SIGTERM.
 //!
 //! It reads Services, EndpointSlices, Splits and Ingresses itself, and tells whoever asks at its admin port what it serves and has
-//! counted. It is ready from its first table on, and goes on serving its last one without API server or controller.
+//! counted. It listens, and is ready, from its first table on, as Envoy does, and goes on serving its last one without API server or
+//! controller. Until then its ports are taken and refuse connections, so that whoever comes by their addresses goes elsewhere.
 
 use std::sync::Arc;
 
@@ -26,13 +27,14 @@ pub(crate) async fn run(settings: ProxySettings, connection: Connection) -> anyh
     let session = connect(&connection).await?;
     let proxy = Arc::new(Proxy::start(settings.proxy.clone()).map_err(proxy_complaint)?);
     let admin = bind(settings.admin, "--admin").await?;
-    info!(listen = %proxy.local_addr(), admin = %admin.local_addr()?, "serving");
+    info!(listen = %proxy.local_addr(), admin = %admin.local_addr()?, "waiting for the first table");
     let draining = watch::Sender::new(false);
     let registry = admin::registry()?;
     sidestep_proxy::metrics::register(&registry, proxy.handle())?;
     let pages = Admin {
         tables: proxy.handle(),
         registry,
+        listening: proxy.listening(),
         draining: draining.subscribe(),
         instance: proxy.instance().to_owned(),
         since: started_at(),

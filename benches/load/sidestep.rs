@@ -26,6 +26,7 @@ pub(crate) fn serve(arguments: &[String]) -> anyhow::Result<()> {
             .handle()
             .publish(Table::build(parts(&endpoints))?)
             .await;
+        proxy.listen().await?;
         println!("{}", proxy.local_addr());
         Err(proxy.failed().await.into())
     })

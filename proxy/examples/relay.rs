@@ -27,6 +27,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let proxy = Proxy::start(config)?;
     let table = Table::build(parts(&arguments.collect::<Vec<_>>())?)?;
     proxy.handle().publish(table).await;
+    proxy.listen().await?;
     tokio::signal::ctrl_c().await?;
     proxy.drain().await;
     Ok(())

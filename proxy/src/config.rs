@@ -78,7 +78,7 @@ impl Default for Config {
     }
 }
 
-/// Where apexes are: the proxy listens at all of these ports from the start, so that one that is given to a Service is there at once.
+/// Where apexes are: the proxy listens at all of these ports, so that one that is given to a Service is there at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Apexes {
     /// The address to listen at.

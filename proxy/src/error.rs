@@ -64,8 +64,6 @@ impl Outcome {
 /// Why a request is answered by the proxy itself, or not at all.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("this proxy has no routes yet")]
-    NoTable,
     #[error("no route for this host and path")]
     NoRoute,
     /// Nobody has the apex port that the request came in at: its Service has no Split, or none yet.
@@ -140,7 +138,7 @@ impl Error {
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::Coding => StatusCode::NOT_IMPLEMENTED,
             Self::Loop => StatusCode::LOOP_DETECTED,
-            Self::NoTable | Self::NoSplit | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoSplit | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::Version(_) | Self::NoEndpoint => StatusCode::SERVICE_UNAVAILABLE,
             Self::Route(refusal) => StatusCode::from_u16(refusal.status)
                 .expect("`Table::build` takes statuses of 400 to 599 only"),
@@ -156,7 +154,6 @@ impl Error {
     /// The word of `x-sidestep-reason`.
     pub(crate) fn reason(&self) -> &str {
         match self {
-            Self::NoTable => "no-table",
             Self::NoRoute => "no-route",
             Self::NoSplit => "no-split",
             Self::Method => "method-refused",
@@ -185,9 +182,7 @@ impl Error {
     /// How the request counts.
     pub(crate) fn outcome(&self) -> Outcome {
         match self {
-            Self::NoTable | Self::NoRoute | Self::NoSplit | Self::Method | Self::Host(_) => {
-                Outcome::RefusedByProxy
-            }
+            Self::NoRoute | Self::NoSplit | Self::Method | Self::Host(_) => Outcome::RefusedByProxy,
             Self::TargetTooLong | Self::Coding | Self::Loop => Outcome::RefusedByProxy,
             Self::Overloaded | Self::Route(_) | Self::Version(_) => Outcome::RefusedByProxy,
             Self::NoEndpoint => Outcome::RefusedByProxy,
@@ -208,9 +203,7 @@ impl Error {
             Self::Unsent(_) => Again::Unseen,
             Self::NotProcessed(_) => Again::UnseenAtCost,
             Self::Closed(_) => Again::MaybeSeen,
-            Self::NoTable | Self::NoRoute | Self::NoSplit | Self::Method | Self::Host(_) => {
-                Again::No
-            }
+            Self::NoRoute | Self::NoSplit | Self::Method | Self::Host(_) => Again::No,
             Self::TargetTooLong | Self::Coding | Self::Loop | Self::Overloaded => Again::No,
             Self::Route(_) | Self::Version(_) | Self::NoEndpoint => Again::No,
             Self::NotHttp(_) | Self::Unpassable | Self::HeadTimeout => Again::No,

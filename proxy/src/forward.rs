@@ -115,9 +115,6 @@ fn check(local: &Local, head: &request::Parts, fields: Fields) -> Result<(), Err
 /// At an apex its port says where the request goes, elsewhere host and path do.
 fn route(table: &LiveTable, client: &Client, head: &request::Parts) -> Result<usize, Error> {
     let host = headers::host(head)?.unwrap_or_default();
-    if !table.is_published() {
-        return Err(Error::NoTable);
-    }
     let target = match client.at {
         Entrance::Apex(port) => table.apex(port).ok_or(Error::NoSplit)?,
         Entrance::Http | Entrance::Https => {

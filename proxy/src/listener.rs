@@ -1,4 +1,4 @@
-//! Sockets that clients connect to: bind, accept, hand over to the worker with the fewest connections, close in order.
+//! Sockets that clients connect to: bind, listen, accept, hand over to the worker with the fewest connections, close in order.
 //!
 //! One acceptor serves all listeners and workers. Long HTTP/2 connections hash unevenly onto `SO_REUSEPORT` sockets (8 on 8
 //! workers: the busiest has 2.6 times the mean), and closing one of several such sockets resets what waits in its queue; one
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::{debug, warn};
@@ -19,11 +19,11 @@ use tracing::{debug, warn};
 use crate::connection::{Arrival, Entrance};
 use crate::worker::{Accepted, Stage, closing};
 
-/// Listens at an address.
+/// Takes an address. Nobody listens there yet: the system refuses connections.
 ///
 /// # Errors
-/// Those of the system, the address in use first among them.
-pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+/// Those of the system; that somebody else listens at the address first among them.
+pub(crate) fn bind(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -32,6 +32,14 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// Listens at the address that a socket has.
+///
+/// # Errors
+/// Those of the system. Two may take one address (`SO_REUSEADDR`) as long as neither listens there: the second to listen fails.
+pub(crate) fn listen(socket: Socket) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
@@ -71,14 +79,19 @@ impl Drop for Place {
     }
 }
 
-/// Accepts until the proxy closes: then empties every queue, closes all listeners and lets the workers know by hanging up.
-/// More connections than `limit` wait in the queues. Beside each listener stands what it is there for.
+/// Accepts from when it is given listeners until the proxy closes: then empties every queue, closes all listeners and lets the workers
+/// know by hanging up. More connections than `limit` wait in the queues. Beside each listener stands what it is there for.
 pub(crate) async fn accept(
-    listeners: Vec<(TcpListener, Entrance)>,
+    listeners: oneshot::Receiver<Vec<(TcpListener, Entrance)>>,
     receivers: Vec<Receiver>,
     limit: usize,
-    stage: watch::Receiver<Stage>,
+    mut stage: watch::Receiver<Stage>,
 ) -> io::Result<()> {
+    let listeners = tokio::select! {
+        biased;
+        listeners = listeners => listeners.unwrap_or_default(), // none: the proxy was dropped
+        () = closing(&mut stage) => Vec::new(),
+    };
     let permits = Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS)));
     let desk = Arc::new(Desk { permits, receivers });
     let mut loops = JoinSet::new();

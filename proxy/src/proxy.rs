@@ -1,4 +1,4 @@
-//! The proxy as its owner sees it: start, publish, watch, drain.
+//! The proxy as its owner sees it: start, publish, listen, watch, drain.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,7 +9,8 @@ use std::thread::{self, JoinHandle};
 use http::HeaderValue;
 use prometheus::Registry;
 use rand::random;
-use tokio::sync::{mpsc, watch};
+use socket2::Socket;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::info;
 
@@ -63,6 +64,8 @@ pub struct Proxy {
     registry: Registry,
     instance: String,
     addresses: Vec<SocketAddr>,
+    door: Mutex<Option<Door>>,
+    listening: watch::Sender<bool>,
     certificates: Certificates,
     config: Arc<Config>,
     stage: watch::Sender<Stage>,
@@ -78,15 +81,22 @@ struct Threads {
     access: Option<access::Writer>,
 }
 
+/// What is bound and not yet listened at.
+#[derive(Debug)]
+struct Door {
+    sockets: Vec<Bound>,
+    /// To whom the listeners are given.
+    acceptor: oneshot::Sender<Vec<Listener>>,
+}
+
 impl Proxy {
-    /// Binds every address and starts the workers. Returns once all threads run; until the first table is published every request
-    /// is answered with 503.
+    /// Binds every address and starts the workers. Returns once all threads run; connections are refused until [`Proxy::listen`].
     ///
     /// # Errors
     /// When an address is in use or may not be bound, the access log cannot be opened, or a thread cannot be started.
     pub fn start(config: Config) -> Result<Self, Error> {
         let config = Arc::new(config);
-        let (listeners, addresses) = bind_all(&config)?;
+        let (sockets, addresses) = bind_all(&config)?;
         let epoch = Instant::now();
         let opened = access::open(&config.access_log, epoch)
             .map_err(|error| Error::AccessLog(Arc::new(error)))?;
@@ -110,17 +120,19 @@ impl Proxy {
             stage: stage.subscribe(),
             alarm,
         };
+        let (acceptor, listeners) = oneshot::channel();
         let running = starter.start_all(&common, seats, listeners)?;
         let threads = Mutex::new(Threads {
             running,
             access: writer,
         });
-        info!(?addresses, workers = config.workers, "proxy listens");
         Ok(Self {
             handle,
             registry,
             instance,
             addresses,
+            door: Mutex::new(Some(Door { sockets, acceptor })),
+            listening: watch::Sender::new(false),
             certificates,
             config,
             stage,
@@ -129,6 +141,46 @@ impl Proxy {
             access_dropped,
             threads,
         })
+    }
+
+    /// Takes connections from the moment on in which every worker serves a table; until then the system refuses them, so that clients
+    /// go elsewhere. Returns when it listens at every address. Cancel safe.
+    ///
+    /// # Errors
+    /// When somebody else listens at an address by now: two may take one that neither listens at.
+    pub async fn listen(&self) -> Result<(), Error> {
+        self.first_table().await;
+        let door = self
+            .door
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some(Door { sockets, acceptor }) = door else {
+            return Ok(());
+        };
+        let listeners = sockets.into_iter().map(Bound::listen);
+        let listeners = listeners.collect::<Result<_, _>>()?;
+        if acceptor.send(listeners).is_ok() {
+            info!(addresses = ?self.addresses, workers = self.config.workers, "proxy listens");
+            self.listening.send_replace(true);
+        }
+        Ok(())
+    }
+
+    /// Whether it listens, from [`Proxy::listen`] on.
+    #[must_use]
+    pub fn listening(&self) -> watch::Receiver<bool> {
+        self.listening.subscribe()
+    }
+
+    /// Returns when every worker serves a table.
+    async fn first_table(&self) {
+        let mut changes = self.handle.changes();
+        while !self.handle.is_served() {
+            if changes.changed().await.is_err() {
+                std::future::pending().await // cannot be: the handle holds the sender
+            }
+        }
     }
 
     /// Publishes tables.
@@ -155,13 +207,13 @@ impl Proxy {
         &self.registry
     }
 
-    /// The first address that is listened at, with the port the system chose where the configuration said 0.
+    /// The first address to listen at, with the port the system chose where the configuration said 0.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.addresses[0]
     }
 
-    /// Every address that is listened at but for apexes, in the configuration's order, those for TLS last.
+    /// Every address to listen at but for apexes, in the configuration's order, those for TLS last.
     #[must_use]
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.addresses
@@ -211,7 +263,7 @@ impl Proxy {
         }
     }
 
-    /// Ends the proxy: asks clients to go elsewhere while still accepting for the grace time, then closes the listeners, finishes
+    /// Ends the proxy: asks clients to go elsewhere while still accepting for the grace time (none if it never listened), then closes the listeners, finishes
     /// what is in flight and cuts what is left at the deadline. Returns when all threads have ended.
     ///
     /// Cancel safe: called again, it goes on where it was.
@@ -220,7 +272,9 @@ impl Proxy {
         if self.enter(Stage::Draining) {
             info!(grace = ?self.config.drain.grace, "proxy drains");
         }
-        sleep_until(began + self.config.drain.grace).await;
+        if *self.listening.borrow() {
+            sleep_until(began + self.config.drain.grace).await;
+        }
         self.enter(Stage::Closing);
         let mut failure = self.failure.clone();
         // Every thread holds a sender: the channel closes when the last has ended.
@@ -261,35 +315,64 @@ impl Drop for Proxy {
 /// A listener, and what it is there for.
 type Listener = (std::net::TcpListener, Entrance);
 
-/// All listeners, and the addresses of those that are no apexes, plain ones first.
-fn bind_all(config: &Config) -> Result<(Vec<Listener>, Vec<SocketAddr>), Error> {
+/// An address that is taken, and what it is there for.
+#[derive(Debug)]
+struct Bound {
+    socket: Socket,
+    address: SocketAddr,
+    at: Entrance,
+}
+
+impl Bound {
+    fn listen(self) -> Result<Listener, Error> {
+        let Self {
+            socket,
+            address,
+            at,
+        } = self;
+        let listener = listener::listen(socket).map_err(|source| not_listening(address, source))?;
+        Ok((listener, at))
+    }
+}
+
+/// Takes every address; returns those that are no apexes beside the sockets, plain ones first.
+fn bind_all(config: &Config) -> Result<(Vec<Bound>, Vec<SocketAddr>), Error> {
     if config.listen.is_empty() {
         return Err(Error::NoAddress);
     }
-    let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
+    let (mut sockets, mut addresses) = (Vec::new(), Vec::new());
     let at = |at| move |address: &SocketAddr| (*address, at);
     let plain = config.listen.iter().map(at(Entrance::Http));
     for (address, at) in plain.chain(config.listen_tls.iter().map(at(Entrance::Https))) {
-        let (listener, local) = bind(address)?;
-        listeners.push((listener, at));
-        addresses.push(local);
+        let bound = bind(address, at)?;
+        addresses.push(bound.address);
+        sockets.push(bound);
     }
     for address in config.apexes.iter().flat_map(Apexes::listen) {
-        let (listener, local) = bind(address)?;
-        listeners.push((listener, Entrance::Apex(local.port())));
+        sockets.push(bind(address, Entrance::Apex(address.port()))?);
     }
-    Ok((listeners, addresses))
+    Ok((sockets, addresses))
 }
 
-fn bind(address: SocketAddr) -> Result<(std::net::TcpListener, SocketAddr), Error> {
-    let bound = listener::bind(address).and_then(|listener| {
-        let local = listener.local_addr()?;
-        Ok((listener, local))
+/// Takes an address; the system chooses the port where it is 0.
+fn bind(address: SocketAddr, at: Entrance) -> Result<Bound, Error> {
+    let bound = listener::bind(address).and_then(|socket| {
+        let local = socket.local_addr()?.as_socket();
+        let address = local.ok_or(io::ErrorKind::AddrNotAvailable)?;
+        Ok(Bound {
+            socket,
+            address,
+            at,
+        })
     });
-    bound.map_err(|source| Error::Listen {
+    bound.map_err(|source| not_listening(address, source))
+}
+
+fn not_listening(address: SocketAddr, source: io::Error) -> Error {
+    Error::Listen {
         address,
         source: Arc::new(source),
-    })
+    }
 }
 
 /// Starts threads that raise an alarm when they die.
@@ -303,7 +386,7 @@ impl Starter {
         self,
         common: &Common,
         seats: Vec<Seat>,
-        listeners: Vec<Listener>,
+        listeners: oneshot::Receiver<Vec<Listener>>,
     ) -> Result<Vec<JoinHandle<()>>, Error> {
         let mut receivers = Vec::with_capacity(seats.len());
         let mut threads = Vec::with_capacity(seats.len() + 1);

@@ -242,7 +242,7 @@ impl LiveTable {
         }
     }
 
-    /// Whether it was published; before the first publication nothing is served and the proxy is not ready.
+    /// Whether it was published; before the first publication the proxy does not listen.
     #[must_use]
     pub fn is_published(&self) -> bool {
         self.served.serial > 0

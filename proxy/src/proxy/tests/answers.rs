@@ -1,5 +1,7 @@
 //! What the proxy says by itself, and when.
 
+use std::io::ErrorKind;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -136,15 +138,31 @@ async fn http_1_0_without_host_goes_to_the_default_route() {
 }
 
 #[tokio::test]
-async fn before_the_first_table_nothing_is_served() {
+async fn before_the_first_table_connections_are_refused() {
     let proxy = Proxy::start(config()).unwrap();
+    let mut listens = Box::pin(proxy.listen());
+    assert!(futures::poll!(&mut listens).is_pending());
+    let refused = TcpStream::connect(proxy.local_addr()).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    assert_eq!(
+        (proxy.report().serial, *proxy.listening().borrow()),
+        (0, false)
+    );
+
+    soon(proxy.handle().publish(Table::default())).await;
+    soon(listens).await.unwrap();
+    assert!(*proxy.listening().borrow());
     let mut client = Http1::open(proxy.local_addr()).await;
     let (status, headers, _) = client.ask(get("/")).await;
-    assert_eq!((status.as_u16(), reason(&headers)), (503, "no-table"));
-    assert_eq!(proxy.report().serial, 0);
-    soon(proxy.handle().publish(Table::default())).await;
-    let (status, headers, _) = client.ask(get("/")).await;
     assert_eq!((status.as_u16(), reason(&headers)), (404, "no-route"));
+}
+
+#[tokio::test]
+async fn a_proxy_that_never_listened_drains_at_once() {
+    let mut config = config();
+    config.drain.grace = std::time::Duration::from_secs(3600);
+    let proxy = Proxy::start(config).unwrap();
+    soon(proxy.drain()).await;
 }
 
 #[tokio::test]
@@ -222,15 +240,22 @@ async fn a_port_in_use_is_named() {
     let first = Proxy::start(config()).unwrap();
     let mut taken = config();
     taken.listen = vec![first.local_addr()];
-    let error = Proxy::start(taken).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        format!("listening at {}", first.local_addr())
-    );
-    let Error::Listen { source, .. } = error else {
-        panic!("{error:?}")
+    let named = |error: Error| {
+        let said = format!("listening at {}", first.local_addr());
+        assert_eq!(error.to_string(), said);
+        let Error::Listen { source, .. } = error else {
+            panic!("{error:?}")
+        };
+        assert_eq!(source.kind(), ErrorKind::AddrInUse);
     };
-    assert_eq!(source.kind(), std::io::ErrorKind::AddrInUse);
+    // The address of one that does not listen yet can be taken once more, but only one can listen there.
+    let second = Proxy::start(taken.clone()).unwrap();
+    for proxy in [&first, &second] {
+        soon(proxy.handle().publish(Table::default())).await;
+    }
+    first.listen().await.unwrap();
+    named(second.listen().await.unwrap_err());
+    named(Proxy::start(taken).unwrap_err());
 }
 
 #[tokio::test]
@@ -258,14 +283,13 @@ fn apexes() -> (u16, Apexes) {
 async fn at_an_apex_the_port_says_where_a_request_goes() {
     let origin = Origin::named("v0").await;
     let (port, apexes) = apexes();
-    let proxy = Proxy::start(Config {
+    let config = Config {
         apexes: Some(apexes),
         ..config()
-    })
-    .unwrap();
+    };
     let mut parts = split(&[(1, &[origin.address])], Protocol::Http1);
     parts.routes.clear();
-    proxy.handle().publish(table(parts.clone())).await;
+    let proxy = proxy_with(config, table(parts.clone())).await;
     let ask = async |port: u16, host: &str| {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         let request = format!("GET /x HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");

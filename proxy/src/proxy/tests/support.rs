@@ -248,6 +248,7 @@ pub(super) async fn proxy(table: Table) -> Proxy {
 pub(super) async fn proxy_with(config: Config, table: Table) -> Proxy {
     let proxy = Proxy::start(config).unwrap();
     soon(proxy.handle().publish(table)).await;
+    soon(proxy.listen()).await.unwrap();
     proxy
 }
 

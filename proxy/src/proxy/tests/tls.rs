@@ -63,9 +63,8 @@ async fn start() -> (Proxy, Origin) {
     .await;
     let mut config: Config = config();
     config.listen_tls = config.listen.clone();
-    let proxy = Proxy::start(config).unwrap();
     let parts = split(&[(1, &[origin.address])], Protocol::Http1);
-    soon(proxy.handle().publish(table(parts))).await;
+    let proxy = proxy_with(config, table(parts)).await;
     (proxy, origin)
 }
 
