@@ -2,8 +2,14 @@
 //!
 //! Beside the objects a cache knows how far it has seen, so that whoever has just written can wait until its own write is in view
 //! ([`Cache::mark`], [`Cache::has_seen`]). An object that does not parse never stops the watch: it is kept apart with the reason.
-//! Nobody here reads `managedFields` and what `kubectl apply` applied last, often the larger part of an object: they are not kept.
-//! kube's own reflector store has none of these, nor an index by namespace.
+//! Nobody here reads `managedFields` and what `kubectl apply` applied last, often the larger part of an object: they are not kept. Whoever
+//! has many objects and seldom looks at one keeps them as text ([`Manner::packed`]). kube's own reflector store has none of these, nor an
+//! index by namespace.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`mod@index`] | objects found by words |
+//! | [`kept`] | one object as it is kept |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -19,10 +25,12 @@ use tokio::sync::watch;
 use tracing::{debug, warn};
 
 use self::index::{Index, Words};
+use self::kept::{Keep, Kept};
 use crate::api::labels;
 use crate::wire::{Collection, Object};
 
 pub mod index;
+pub mod kept;
 
 /// One kind's objects as last seen. Cloning shares them.
 pub struct Cache<K>(Arc<Shared<K>>);
@@ -65,11 +73,23 @@ pub struct Malformed {
     pub error: String,
 }
 
+/// How a cache goes about its objects.
+#[derive(Debug)]
+pub struct Manner<K> {
+    /// By what they are found: see [`Cache::holding`].
+    pub words: Words<K>,
+    /// Takes out of an object, which is JSON, what nobody reads.
+    pub trim: fn(&mut Value),
+    /// As what they are kept.
+    pub keep: Keep<K>,
+}
+
 struct Shared<K> {
     objects: RwLock<Objects<K>>,
     ready: watch::Sender<bool>,
     listeners: Vec<Listener<K>>,
-    trim: fn(&mut K),
+    trim: fn(&mut Value),
+    keep: Keep<K>,
 }
 
 struct Objects<K> {
@@ -85,61 +105,70 @@ struct Objects<K> {
 }
 
 type Namespaces<K> = BTreeMap<String, BTreeMap<String, Parsed<K>>>;
-type Parsed<K> = Result<Arc<K>, String>;
+type Parsed<K> = Result<Kept<K>, String>;
+
+impl<K: DeserializeOwned> Manner<K> {
+    /// Objects that are looked at often: as their type.
+    pub fn typed() -> Self {
+        Self {
+            words: |_| BTreeSet::new(),
+            trim: |_| {},
+            keep: kept::typed,
+        }
+    }
+
+    /// Many objects, of which now and then one is looked at: as text, read each time.
+    pub fn packed() -> Self {
+        Self {
+            keep: kept::text,
+            ..Self::typed()
+        }
+    }
+}
 
 impl<K> Cache<K> {
     /// An empty cache that is not ready, and tells `listeners` of every change.
-    pub fn new(listeners: Vec<Listener<K>>) -> Self {
-        Self::indexed(|_| BTreeSet::new(), listeners)
-    }
-
-    /// One whose objects can be found by words that they hold: see [`Self::holding`].
-    pub fn indexed(words: Words<K>, listeners: Vec<Listener<K>>) -> Self {
-        Self::made(words, listeners, |_| {})
-    }
-
-    /// One that keeps, and tells of, what `trim` leaves of its objects.
-    pub fn trimmed(trim: fn(&mut K), listeners: Vec<Listener<K>>) -> Self {
-        Self::made(|_| BTreeSet::new(), listeners, trim)
-    }
-
-    fn made(words: Words<K>, listeners: Vec<Listener<K>>, trim: fn(&mut K)) -> Self {
+    pub fn new(manner: Manner<K>, listeners: Vec<Listener<K>>) -> Self {
         Self(Arc::new(Shared {
-            objects: RwLock::new(Objects::new(words)),
+            objects: RwLock::new(Objects::new(manner.words)),
             ready: watch::Sender::new(false),
             listeners,
-            trim,
+            trim: manner.trim,
+            keep: manner.keep,
         }))
     }
 
     /// The object of that name.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
-        self.read().get(namespace, name).cloned()
+        let kept = self.read().get(namespace, name).cloned();
+        kept?.read()
     }
 
     /// All objects of a namespace, by name.
     pub fn list(&self, namespace: &str) -> Vec<Arc<K>> {
-        let objects = self.read();
-        objects
-            .namespaces
-            .get(namespace)
-            .map(valid)
-            .unwrap_or_default()
+        let names = self.read().namespaces.get(namespace).map(valid);
+        opened(names.unwrap_or_default())
     }
 
     /// The objects of a namespace that hold a word, by name.
     pub fn holding(&self, namespace: &str, word: &str) -> Vec<Arc<K>> {
+        opened(self.read().holding(namespace, word))
+    }
+
+    /// All objects that hold a word, by namespace and name.
+    pub fn all_holding(&self, word: &str) -> Vec<Arc<K>> {
         let objects = self.read();
-        let names = objects.index.holders(namespace, word);
-        names
-            .filter_map(|name| objects.get(namespace, name))
-            .cloned()
-            .collect()
+        let namespaces = objects.namespaces.keys();
+        let found = namespaces.flat_map(|namespace| objects.holding(namespace, word));
+        let found = found.collect();
+        drop(objects);
+        opened(found)
     }
 
     /// All objects, by namespace and name.
     pub fn all(&self) -> Vec<Arc<K>> {
-        self.read().namespaces.values().flat_map(valid).collect()
+        let all = self.read().namespaces.values().flat_map(valid).collect();
+        opened(all)
     }
 
     /// All objects that do not parse, by namespace and name.
@@ -235,7 +264,7 @@ impl<K: Resource<DynamicType = ()> + DeserializeOwned> Cache<K> {
                 objects.listing.clear();
             }
             Event::InitApply(object) => {
-                let (metadata, parsed) = open(object, self.0.trim);
+                let (metadata, parsed) = self.open(object);
                 let mut objects = self.write();
                 objects.note_version(&metadata);
                 let (namespace, name) = key(metadata);
@@ -247,8 +276,8 @@ impl<K: Resource<DynamicType = ()> + DeserializeOwned> Cache<K> {
             }
             Event::InitDone => self.complete_list(),
             Event::Apply(object) => {
-                let (metadata, parsed) = open(object, self.0.trim);
-                self.replace(metadata, Some(&parsed));
+                let (metadata, parsed) = self.open(object);
+                self.replace(metadata, Some(parsed));
             }
             Event::Delete(object) => {
                 self.replace(object.metadata, None);
@@ -256,27 +285,42 @@ impl<K: Resource<DynamicType = ()> + DeserializeOwned> Cache<K> {
         }
     }
 
-    fn replace(&self, metadata: ObjectMeta, new: Option<&Parsed<K>>) {
+    /// The object, without what nobody reads, as it is to be kept.
+    fn open(&self, mut object: Object) -> (ObjectMeta, Parsed<K>) {
+        trim(&mut object.json["metadata"]);
+        (self.0.trim)(&mut object.json);
+        let parsed = (self.0.keep)(&object.json).map_err(|error| error.to_string());
+        let metadata = object.metadata;
+        if let Err(error) = &parsed {
+            let name = metadata.name.as_deref().unwrap_or_default();
+            let namespace = metadata.namespace.as_deref().unwrap_or_default();
+            warn!(kind = %K::kind(&()), namespace, name, error, "object does not parse");
+        }
+        (metadata, parsed)
+    }
+
+    fn replace(&self, metadata: ObjectMeta, new: Option<Parsed<K>>) {
         let mut objects = self.write();
         objects.note_version(&metadata);
         let (namespace, name) = key(metadata);
         let names = objects.namespaces.entry(namespace.clone()).or_default();
-        let old = match new {
-            Some(new) => names.insert(name.clone(), new.clone()),
+        let now = Seen::of(new.as_ref());
+        let before = match new {
+            Some(new) => names.insert(name.clone(), new),
             None => names.remove(&name),
         };
         if names.is_empty() {
             objects.namespaces.remove(&namespace);
         }
-        let parsed = |object: Option<&Parsed<K>>| object.and_then(|o| o.as_ref().ok().cloned());
-        if let Some(old) = parsed(old.as_ref()) {
-            objects.index.remove(&namespace, &name, &old);
+        let before = Seen::of(before.as_ref());
+        if let Some(old) = &before.object {
+            objects.index.remove(&namespace, &name, old);
         }
-        if let Some(new) = parsed(new) {
-            objects.index.add(&namespace, &name, &new);
+        if let Some(new) = &now.object {
+            objects.index.add(&namespace, &name, new);
         }
         drop(objects);
-        self.tell(&namespace, &name, old.as_ref(), new);
+        self.tell(&namespace, &name, &before, &now);
     }
 
     fn complete_list(&self) {
@@ -288,34 +332,52 @@ impl<K: Resource<DynamicType = ()> + DeserializeOwned> Cache<K> {
         drop(objects);
         self.0.ready.send_replace(true);
 
+        let tell = |namespace: &str, name: &str, old: Option<&_>, new: Option<&_>| {
+            self.tell(namespace, name, &Seen::of(old), &Seen::of(new));
+        };
         for (namespace, names) in listed {
             let mut names_before = before.remove(&namespace).unwrap_or_default();
             for (name, new) in names {
                 let old = names_before.remove(&name);
-                self.tell(&namespace, &name, old.as_ref(), Some(&new));
+                tell(&namespace, &name, old.as_ref(), Some(&new));
             }
             for (name, old) in names_before {
-                self.tell(&namespace, &name, Some(&old), None);
+                tell(&namespace, &name, Some(&old), None);
             }
         }
         for (namespace, names) in before {
             for (name, old) in names {
-                self.tell(&namespace, &name, Some(&old), None);
+                tell(&namespace, &name, Some(&old), None);
             }
         }
     }
 
-    fn tell(&self, namespace: &str, name: &str, old: Option<&Parsed<K>>, new: Option<&Parsed<K>>) {
+    fn tell(&self, namespace: &str, name: &str, old: &Seen<K>, new: &Seen<K>) {
         let change = Change {
             cache: self,
             namespace,
             name,
-            old: old.and_then(|old| old.as_ref().ok()),
-            new: new.and_then(|new| new.as_ref().ok()),
-            is_malformed: [old, new].into_iter().flatten().any(Result::is_err),
+            old: old.object.as_ref(),
+            new: new.object.as_ref(),
+            is_malformed: old.is_malformed || new.is_malformed,
         };
         for listener in &self.0.listeners {
             listener(&change);
+        }
+    }
+}
+
+/// What stands under a name at one moment.
+struct Seen<K> {
+    object: Option<Arc<K>>,
+    is_malformed: bool,
+}
+
+impl<K> Seen<K> {
+    fn of(parsed: Option<&Parsed<K>>) -> Self {
+        Self {
+            object: parsed.and_then(|parsed| parsed.as_ref().ok()?.read()),
+            is_malformed: parsed.is_some_and(Result::is_err),
         }
     }
 }
@@ -332,16 +394,22 @@ impl<K> Objects<K> {
         }
     }
 
-    fn get(&self, namespace: &str, name: &str) -> Option<&Arc<K>> {
+    fn get(&self, namespace: &str, name: &str) -> Option<&Kept<K>> {
         self.namespaces.get(namespace)?.get(name)?.as_ref().ok()
+    }
+
+    fn holding(&self, namespace: &str, word: &str) -> Vec<Kept<K>> {
+        let names = self.index.holders(namespace, word);
+        let found = names.filter_map(|name| self.get(namespace, name));
+        found.cloned().collect()
     }
 
     fn index_anew(&mut self) {
         self.index.clear();
         for (namespace, names) in &self.namespaces {
             for (name, parsed) in names {
-                if let Ok(object) = parsed {
-                    self.index.add(namespace, name, object);
+                if let Some(object) = Seen::of(Some(parsed)).object {
+                    self.index.add(namespace, name, &object);
                 }
             }
         }
@@ -351,25 +419,6 @@ impl<K> Objects<K> {
         let version = metadata.resource_version.as_deref().unwrap_or_default();
         self.version = self.version.max(version.parse().unwrap_or(0));
     }
-}
-
-fn open<K>(mut object: Object, trimmed: fn(&mut K)) -> (ObjectMeta, Parsed<K>)
-where
-    K: Resource<DynamicType = ()> + DeserializeOwned,
-{
-    trim(&mut object.json["metadata"]);
-    let parsed = object.read::<K>().map_err(|error| error.to_string());
-    let metadata = object.metadata;
-    if let Err(error) = &parsed {
-        let name = metadata.name.as_deref().unwrap_or_default();
-        let namespace = metadata.namespace.as_deref().unwrap_or_default();
-        warn!(kind = %K::kind(&()), namespace, name, error, "object does not parse");
-    }
-    let parsed = parsed.map(|mut object| {
-        trimmed(&mut object);
-        Arc::new(object)
-    });
-    (metadata, parsed)
 }
 
 /// Takes out what nobody reads.
@@ -391,11 +440,14 @@ fn key(metadata: ObjectMeta) -> (String, String) {
     )
 }
 
-fn valid<K>(names: &BTreeMap<String, Parsed<K>>) -> Vec<Arc<K>> {
-    names
-        .values()
-        .filter_map(|p| p.as_ref().ok().cloned())
-        .collect()
+fn valid<K>(names: &BTreeMap<String, Parsed<K>>) -> Vec<Kept<K>> {
+    let kept = names.values().filter_map(|parsed| parsed.as_ref().ok());
+    kept.cloned().collect()
+}
+
+/// Reads what was found, once the lock is free.
+fn opened<K>(kept: Vec<Kept<K>>) -> Vec<Arc<K>> {
+    kept.iter().filter_map(Kept::read).collect()
 }
 
 impl<K> Clone for Cache<K> {
@@ -463,7 +515,7 @@ mod tests {
             );
             inner.lock().unwrap().push(line);
         });
-        (Cache::new(vec![listener]), log)
+        (Cache::new(Manner::packed(), vec![listener]), log)
     }
 
     fn take(log: &Log) -> Vec<String> {
@@ -506,7 +558,11 @@ mod tests {
                 .map(|(key, _)| key.clone())
                 .collect()
         };
-        let cache = Cache::indexed(words, Vec::new());
+        let manner = Manner {
+            words,
+            ..Manner::packed()
+        };
+        let cache = Cache::new(manner, Vec::new());
         let object = |name, version, words: &[&str]| {
             let mut object = object(name, version);
             object.json["data"] = words.iter().map(|word| (*word, "")).collect();

@@ -18,6 +18,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::future::join;
 use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use kube::runtime::watcher;
@@ -29,10 +30,12 @@ use tracing::{info, warn};
 use self::members::{Key, Listed, Place, members};
 use self::report::Line;
 use self::state::{Standing, State, Wake};
+use crate::api::labels;
 use crate::api::split::{EffectiveShares, SplitSpec};
-use crate::cache::{Cache, feed};
+use crate::cache::{Cache, Manner, feed};
 use crate::measure::counters::{Counters, Span, VersionKey};
 use crate::rollout::observed::Fleet as View;
+use crate::routing::endpoints::SERVICE_NAME;
 use crate::wire::Collection;
 
 pub mod history;
@@ -124,22 +127,35 @@ impl Fleet {
     /// Finds and hears the proxies until `cancel`. All tasks it starts have ended when it returns.
     pub async fn run(&self, client: Client, config: Config, cancel: CancellationToken) {
         let changed = Arc::new(Notify::new());
-        let notify = Arc::clone(&changed);
-        let slices = Cache::new(vec![Box::new(move |_| notify.notify_one())]);
-        let api = Collection::within(&client, &config.namespace);
-        let mut feeding = pin!(feed(slices.clone(), api, watcher::Config::default()));
+        let service = format!("{SERVICE_NAME}={}", config.service);
+        let [of_service, of_label] = [&service, labels::FLEET].map(|which| {
+            let notify = Arc::clone(&changed);
+            let slices = Cache::new(
+                Manner::typed(),
+                vec![Box::new(move |_| notify.notify_one())],
+            );
+            let api = Collection::within(&client, &config.namespace);
+            let which = watcher::Config::default().labels(which);
+            (slices.clone(), feed(slices, api, which))
+        });
+        let (slices, feeds) = ([of_service.0, of_label.0], join(of_service.1, of_label.1));
+        let mut feeding = pin!(feeds);
+        let follow = |streams: &mut Streams| {
+            let listed = slices.each_ref().map(Cache::all).concat();
+            self.follow(members(&listed, &config.service), streams);
+        };
         let mut streams = Streams::default();
         let mut prune = tokio::time::interval(PRUNE);
         let mut listed = false;
         loop {
             tokio::select! {
                 () = cancel.cancelled() => break,
-                () = slices.ready(), if !listed => {
+                _ = join(slices[0].ready(), slices[1].ready()), if !listed => {
                     listed = true; // also that nobody is there
-                    self.follow(members(&slices.all(), &config.service), &mut streams);
+                    follow(&mut streams);
                 }
-                () = &mut feeding => {}
-                () = changed.notified() => self.follow(members(&slices.all(), &config.service), &mut streams),
+                _ = &mut feeding => {}
+                () = changed.notified() => follow(&mut streams),
                 _ = prune.tick() => self.state().history.prune(now()),
                 Some(ended) = streams.tasks.join_next() => {
                     if let Err(error) = ended {

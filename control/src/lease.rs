@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
 use self::election::{Election, Move};
-use crate::cache::{Cache, Change, feed};
+use crate::cache::{Cache, Change, Manner, feed};
 use crate::wire::Collection;
 
 /// What the lock is called; an instance id is added behind a `-`.
@@ -239,7 +239,12 @@ async fn watch(leases: Collection<Lease>, name: String, freed: &Arc<Notify>) {
         }
     };
     let one = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    feed(Cache::new(vec![Box::new(on_change)]), leases, one).await;
+    feed(
+        Cache::new(Manner::typed(), vec![Box::new(on_change)]),
+        leases,
+        one,
+    )
+    .await;
 }
 
 /// Complains of a controller in another namespace that holds a lock of our name: one whose record changes while we look, for as long as

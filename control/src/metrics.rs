@@ -251,7 +251,7 @@ impl Metrics {
                 ("namespace", told.namespace.as_str()),
                 ("name", &told.name),
                 ("type", told.kind),
-                ("reason", &told.reason),
+                ("reason", told.reason),
             ];
             page.counter(ROLLOUT_EVENTS, &labels, count);
         }

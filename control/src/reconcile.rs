@@ -26,7 +26,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::Client;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{Client, Resource};
 
 use self::apex::Apexes;
 use self::events::Events;
@@ -77,8 +78,8 @@ pub struct Context {
     pub apexes: Apexes,
     /// What keys wait for.
     writes: Writes,
-    /// Rollouts as last looked at, so that something can still be said of one that is gone.
-    known: Mutex<HashMap<Name, Arc<Rollout>>>,
+    /// Rollouts that were looked at, so that something can still be said of one that is gone.
+    known: Mutex<HashMap<Name, ObjectReference>>,
     /// ReplicaSet names that others have taken, by Rollout.
     taken: Mutex<HashMap<Name, BTreeSet<String>>>,
 }
@@ -168,12 +169,12 @@ impl Context {
             .insert(name.to_owned());
     }
 
-    fn meet(&self, rollout: &Name, object: &Arc<Rollout>) {
-        lock(&self.known).insert(rollout.clone(), Arc::clone(object));
+    fn meet(&self, rollout: &Name, object: &Rollout) {
+        lock(&self.known).insert(rollout.clone(), object.object_ref(&()));
     }
 
-    /// Forgets a Rollout that is gone; returns it as it was last looked at.
-    fn forget(&self, rollout: &Name) -> Option<Arc<Rollout>> {
+    /// Forgets a Rollout that is gone; returns which it was.
+    fn forget(&self, rollout: &Name) -> Option<ObjectReference> {
         lock(&self.taken).remove(rollout);
         self.apexes.forget(rollout);
         self.writes.forget(&Key::Rollout(rollout.clone()));

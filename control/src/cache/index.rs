@@ -8,8 +8,8 @@ pub type Words<K> = fn(&K) -> BTreeSet<String>;
 /// Which objects hold which word.
 pub(super) struct Index<K> {
     words: Words<K>,
-    /// Namespace → word → names.
-    holders: BTreeMap<String, BTreeMap<String, BTreeSet<String>>>,
+    /// Namespace → words, each with the name of one that holds it.
+    holders: BTreeMap<String, BTreeSet<(Box<str>, Box<str>)>>,
 }
 
 impl<K> Index<K> {
@@ -23,9 +23,14 @@ impl<K> Index<K> {
 
     /// The names of those that hold a word.
     pub(super) fn holders(&self, namespace: &str, word: &str) -> impl Iterator<Item = &str> {
-        let words = self.holders.get(namespace);
-        let names = words.and_then(|words| words.get(word));
-        names.into_iter().flatten().map(String::as_str)
+        let from = (Box::from(word), Box::from(""));
+        let pairs = self.holders.get(namespace);
+        let pairs = pairs
+            .into_iter()
+            .flat_map(move |pairs| pairs.range(from.clone()..));
+        pairs
+            .take_while(move |(held, _)| **held == *word)
+            .map(|(_, name)| name.as_ref())
     }
 
     /// All objects have gone.
@@ -36,25 +41,20 @@ impl<K> Index<K> {
     /// An object has come.
     pub(super) fn add(&mut self, namespace: &str, name: &str, object: &K) {
         for word in (self.words)(object) {
-            let words = self.holders.entry(namespace.to_owned()).or_default();
-            words.entry(word).or_default().insert(name.to_owned());
+            let pairs = self.holders.entry(namespace.to_owned()).or_default();
+            pairs.insert((word.into(), name.into()));
         }
     }
 
     /// An object has gone.
     pub(super) fn remove(&mut self, namespace: &str, name: &str, object: &K) {
-        let Some(words) = self.holders.get_mut(namespace) else {
+        let Some(pairs) = self.holders.get_mut(namespace) else {
             return;
         };
         for word in (self.words)(object) {
-            if let Some(names) = words.get_mut(&word) {
-                names.remove(name);
-                if names.is_empty() {
-                    words.remove(&word);
-                }
-            }
+            pairs.remove(&(word.into(), name.into()));
         }
-        if words.is_empty() {
+        if pairs.is_empty() {
             self.holders.remove(namespace);
         }
     }

@@ -24,13 +24,13 @@ use tracing::warn;
 use self::ports::{Asked, Book, Port, Reserved};
 use super::objects::Name;
 use super::observe::Scene;
-use super::{Context, lock};
+use super::{Context, lock, words};
 use crate::api::Split;
 use crate::api::split::DEFAULT_FLEET;
 use crate::rollout::Plan;
 use crate::rollout::decision::{Event, EventKind};
 use crate::rollout::observed::Observed;
-use crate::routing::endpoints::{is_of_apex, owner};
+use crate::routing::endpoints::owner;
 use crate::routing::ports::{is_http, tcp_ports};
 
 mod keeper;
@@ -177,7 +177,7 @@ fn reserved(
     // The lock is held while the caches are read: of two that ask at once the second sees what the first was given.
     let mut book = lock(&context.apexes.book);
     let is_own = |split: &Split| Name::of(&split.metadata) == scene.name;
-    for split in context.objects.splits.all() {
+    for split in context.objects.splits.all_holding(words::APEXES) {
         let of_fleet = split.spec.fleet.as_deref().unwrap_or(DEFAULT_FLEET) == fleet;
         if !of_fleet || is_own(&split) {
             continue;
@@ -205,9 +205,9 @@ fn listed(context: &Context, scene: &Scene, wanted: &[Port]) -> BTreeSet<u16> {
     let own = |namespace: &str, name: &str| {
         namespace == scene.name.namespace && wanted.iter().any(|(service, _)| service == name)
     };
-    let slices = context.objects.slices.all();
-    let of_others = slices.iter().filter(|slice| is_of_apex(slice));
-    let of_others = of_others
+    let slices = context.objects.slices.all_holding(words::APEXES);
+    let of_others = slices
+        .iter()
         .filter(|slice| owner(slice).is_some_and(|(namespace, name)| !own(namespace, name)));
     let ports = of_others.flat_map(|slice| slice.ports.iter().flatten());
     ports

@@ -44,7 +44,7 @@ pub struct Told {
     /// `Normal` or `Warning`.
     pub kind: &'static str,
     /// The reason.
-    pub reason: String,
+    pub reason: &'static str,
 }
 
 /// Sends what [`Events`] takes.
@@ -65,12 +65,16 @@ impl Events {
 
     /// Tells people about an object. Never waits; when too many wait already, this one is dropped.
     pub fn tell<K: Resource<DynamicType = ()>>(&self, about: &K, event: &Event, now: Timestamp) {
-        let object = about.object_ref(&());
+        self.tell_of(about.object_ref(&()), event, now);
+    }
+
+    /// Tells people about an object that may be gone.
+    pub fn tell_of(&self, object: ObjectReference, event: &Event, now: Timestamp) {
         let told = Told {
             namespace: object.namespace.clone().unwrap_or_default(),
             name: object.name.clone().unwrap_or_default(),
             kind: event.kind.word(),
-            reason: event.reason.to_owned(),
+            reason: event.reason,
         };
         *super::lock(&self.tally).entry(told).or_default() += 1;
         let number = self.count.fetch_add(1, Ordering::Relaxed);

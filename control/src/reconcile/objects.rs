@@ -25,7 +25,8 @@ use crate::api::rollout::{PLUGIN, ProxyRouting};
 use crate::api::{
     AnalysisRun, AnalysisTemplate, ClusterAnalysisTemplate, ReplicaSet, Rollout, Split, labels,
 };
-use crate::cache::{Cache, feed};
+use crate::cache::index::Words;
+use crate::cache::{Cache, Listener, Manner, feed};
 use crate::controller::queue::{Lane, Laned, Lanes};
 use crate::rollout::plan::root_services;
 use crate::wire::Collection;
@@ -176,28 +177,38 @@ impl Laned for Key {
 impl Objects {
     /// Empty caches that put what a change concerns into `keys`; `apexes` says whether there are any.
     pub fn new(keys: &Keys, apexes: bool) -> Self {
-        let rollouts = Cache::indexed(words::of_rollout, vec![on_rollout(keys)]);
-        let replica_sets = Cache::indexed(words::of_owned, vec![on_replica_set(keys, &rollouts)]);
+        let rollouts = Cache::new(found_by(words::of_rollout), vec![on_rollout(keys)]);
+        let of_sets = vec![on_replica_set(keys, &rollouts)];
+        let replica_sets = Cache::new(found_by(words::of_owned), of_sets);
         let mut of_splits = vec![on_split(keys)];
         if apexes {
             of_splits.push(on_split_of_apexes(keys));
         }
-        let splits = Cache::indexed(words::of_split, of_splits);
+        let splits = Cache::new(found_by(words::of_split), of_splits);
         let mut of_services = vec![on_service(keys, &rollouts, &replica_sets, &splits)];
         if apexes {
             of_services.push(on_apex(keys));
         }
-        let ingresses = Cache::trimmed(ingress::trim, vec![on_ingress(keys)]);
+        let of_slices = Manner {
+            trim: apex::trim,
+            ..found_by(words::of_slice)
+        };
+        let of_ingresses = Manner {
+            trim: ingress::trim,
+            ..Manner::packed()
+        };
+        let ingresses = Cache::new(of_ingresses, vec![on_ingress(keys)]);
+        let runs = found_by(words::of_owned);
         Self {
-            entrances: Cache::new(vec![on_entrance(keys, &ingresses)]),
+            entrances: packed(on_entrance(keys, &ingresses)),
             ingresses,
-            services: Cache::new(of_services),
-            slices: Cache::trimmed(apex::trim, vec![on_slice(keys, &splits)]),
+            services: Cache::new(Manner::packed(), of_services),
+            slices: Cache::new(of_slices, vec![on_slice(keys, &splits)]),
             splits,
-            runs: Cache::indexed(words::of_owned, vec![on_run(keys)]),
-            templates: Cache::new(vec![on_template(keys, &rollouts)]),
-            cluster_templates: Cache::new(vec![on_template(keys, &rollouts)]),
-            deployments: Cache::new(vec![on_deployment(keys, &rollouts)]),
+            runs: Cache::new(runs, vec![on_run(keys)]),
+            templates: packed(on_template(keys, &rollouts)),
+            cluster_templates: packed(on_template(keys, &rollouts)),
+            deployments: packed(on_deployment(keys, &rollouts)),
             rollouts,
             replica_sets,
         }
@@ -294,6 +305,19 @@ impl Objects {
         let labelled = all().labels(labels::INGRESS_CLASS);
         watches.keep_if(extras.entrances.is_some(), entrances, labelled);
     }
+}
+
+/// Objects that are found by words.
+fn found_by<K: DeserializeOwned>(words: Words<K>) -> Manner<K> {
+    Manner {
+        words,
+        ..Manner::packed()
+    }
+}
+
+/// Objects that are found by name.
+fn packed<K: DeserializeOwned>(listener: Listener<K>) -> Cache<K> {
+    Cache::new(Manner::packed(), vec![listener])
 }
 
 /// Tasks that keep caches current.

@@ -249,7 +249,7 @@ fn part(context: &Context, name: &Name, now: Timestamp) {
             reason: "RolloutDeleted",
             message: format!("Rollout {}/{} is deleted.", name.name, name.namespace),
         };
-        context.events.tell(rollout.as_ref(), &event, now);
+        context.events.tell_of(rollout, &event, now);
     }
     context.events.forget(&name.namespace, &name.name);
 }

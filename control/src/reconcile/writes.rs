@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 use super::objects::{Deployment, Key, Name, Objects};
 use super::{Error, lock};
 use crate::api::{AnalysisRun, ReplicaSet, Rollout, Split, labels};
-use crate::cache::Cache;
+use crate::cache::{Cache, Manner};
 use crate::wire::Collection;
 
 /// How long a key waits for its own write to come into view before it looks whether it has. The write's event wakes it earlier.
@@ -305,7 +305,7 @@ mod tests {
                 writes: Writes::default(),
                 place: Place {
                     collection: Collection::within(&Client::new(service, "ns"), "ns"),
-                    cache: Cache::new(Vec::new()),
+                    cache: Cache::new(Manner::typed(), Vec::new()),
                     name: name.clone(),
                 },
                 key: Key::Rollout(name),

@@ -23,7 +23,7 @@ use super::ingress;
 use super::notice::Notice;
 use super::rebuild::{Builder, Built, Objects};
 use super::split::RawSplit;
-use crate::cache::{Cache, Malformed, feed};
+use crate::cache::{Cache, Malformed, Manner, feed};
 use crate::wire::Collection;
 
 /// How long changes are gathered before a table is built: one write of ours often causes several events, on several watches.
@@ -111,12 +111,17 @@ impl Sources {
             Attached::Services(_) => Vec::new(),
         };
         let secrets = scopes.into_iter();
-        let secrets = secrets.map(|scope| (scope, Cache::new(vec![journal.of_secrets()])));
+        let secrets = secrets.map(|scope| {
+            (
+                scope,
+                Cache::new(Manner::typed(), vec![journal.of_secrets()]),
+            )
+        });
         Self {
-            services: Cache::new(vec![journal.of_services()]),
-            slices: Cache::new(vec![journal.of_slices()]),
-            splits: Cache::new(vec![journal.of_splits()]),
-            ingresses: Cache::new(vec![journal.of_ingresses()]),
+            services: Cache::new(Manner::typed(), vec![journal.of_services()]),
+            slices: Cache::new(Manner::typed(), vec![journal.of_slices()]),
+            splits: Cache::new(Manner::typed(), vec![journal.of_splits()]),
+            ingresses: Cache::new(Manner::typed(), vec![journal.of_ingresses()]),
             secrets: secrets.collect(),
             journal,
         }

@@ -20,7 +20,7 @@ use crate::api::split::{Apex, DEFAULT_FLEET};
 use crate::api::{Split, labels};
 use crate::fleet::state::Standing;
 use crate::rollout::split::STABLE;
-use crate::routing::endpoints::{is_of_apex, manager, owner, pod_uid};
+use crate::routing::endpoints::{is_of_apex, manager, pod_uid};
 use crate::routing::ports;
 use crate::routing::split::read;
 use crate::wire::Collection;
@@ -55,7 +55,8 @@ pub async fn reconcile(
         return keeper.prune().await;
     }
     let governs = |split: &&Arc<Split>| keeper.governs(split);
-    let mut splits = context.objects.splits.list(&name.namespace);
+    let splits = &context.objects.splits;
+    let mut splits = splits.holding(&name.namespace, &name.name);
     splits.sort_by_key(|split| age(split));
     match splits.iter().find(governs) {
         Some(split) if is_apex(&service) && is_ours(context, split) => keeper.keep(split).await,
@@ -369,9 +370,7 @@ impl<'a> Keeper<'a> {
 }
 
 fn slices_of(context: &Context, namespace: &str, service: &str) -> Vec<Arc<EndpointSlice>> {
-    let mut all = context.objects.slices.list(namespace);
-    all.retain(|slice| owner(slice) == Some((namespace, service)));
-    all
+    context.objects.slices.holding(namespace, service)
 }
 
 fn lists_any(slice: &EndpointSlice) -> bool {

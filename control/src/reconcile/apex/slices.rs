@@ -10,10 +10,11 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
+use serde_json::Value;
 
 use crate::api::labels;
 use crate::fleet::members::Place;
-use crate::routing::endpoints::{MANAGED_BY, SERVICE_NAME, US, is_of_apex};
+use crate::routing::endpoints::{MANAGED_BY, SERVICE_NAME, US};
 use crate::routing::ports;
 
 /// Most endpoints of a slice (the API server's own limit).
@@ -200,20 +201,28 @@ fn slice(service: &Service, lead: &Lead, part: usize, endpoints: &[Endpoint]) ->
 }
 
 /// Leaves of a slice what is looked at: of one of ours all that is written back, of others where they lead and for whom.
-pub fn trim(slice: &mut EndpointSlice) {
-    if is_of_apex(slice) {
+pub fn trim(slice: &mut Value) {
+    if slice["metadata"]["labels"][MANAGED_BY] == US {
         return;
     }
-    let metadata = &mut slice.metadata;
-    metadata.annotations = None;
-    metadata.owner_references = None;
-    metadata.generate_name = None;
-    if let Some(labels) = &mut metadata.labels {
+    if let Some(Value::Object(metadata)) = slice.pointer_mut("/metadata") {
+        for unread in ["annotations", "ownerReferences", "generateName"] {
+            metadata.remove(unread);
+        }
+    }
+    if let Some(Value::Object(labels)) = slice.pointer_mut("/metadata/labels") {
         labels.retain(|label, _| [SERVICE_NAME, MANAGED_BY].contains(&label.as_str()));
     }
-    for endpoint in &mut slice.endpoints {
-        endpoint.hints = None;
-        endpoint.deprecated_topology = None;
+    let endpoints = slice
+        .pointer_mut("/endpoints")
+        .and_then(Value::as_array_mut);
+    for endpoint in endpoints
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_object_mut)
+    {
+        endpoint.remove("hints");
+        endpoint.remove("deprecatedTopology");
     }
 }
 
@@ -329,9 +338,9 @@ mod tests {
 
     #[test]
     fn of_others_slices_only_what_leads_somewhere_is_kept_and_of_ours_what_is_written() {
-        let slice = |manager: &str| -> EndpointSlice {
+        let slice = |manager: &str| -> Value {
             let kept_by = json!({SERVICE_NAME: "web", MANAGED_BY: manager, "team": "shop"});
-            serde_json::from_value(json!({
+            json!({
                 "metadata": {
                     "name": "web-1", "uid": "u", "resourceVersion": "7", "generateName": "web-", "labels": kept_by,
                     "annotations": {"x": "y"},
@@ -342,8 +351,7 @@ mod tests {
                     "addresses": ["10.0.0.1"], "nodeName": "node-1", "zone": "a", "hints": {"forZones": [{"name": "a"}]},
                     "targetRef": {"kind": "Pod", "name": "web-x", "uid": "p"},
                 }],
-            }))
-            .unwrap()
+            })
         };
         let mut theirs = slice("endpointslice-controller.k8s.io");
         trim(&mut theirs);
@@ -351,14 +359,11 @@ mod tests {
             "name": "web-1", "uid": "u", "resourceVersion": "7",
             "labels": {SERVICE_NAME: "web", MANAGED_BY: "endpointslice-controller.k8s.io"},
         });
-        assert_eq!(serde_json::to_value(&theirs.metadata).unwrap(), kept);
+        assert_eq!(theirs["metadata"], kept);
         let endpoint = json!({
             "addresses": ["10.0.0.1"], "nodeName": "node-1", "zone": "a", "targetRef": {"kind": "Pod", "name": "web-x", "uid": "p"},
         });
-        assert_eq!(
-            serde_json::to_value(&theirs.endpoints[0]).unwrap(),
-            endpoint
-        );
+        assert_eq!(theirs["endpoints"], json!([endpoint]));
         let mut ours = slice(US);
         trim(&mut ours);
         assert_eq!(ours, slice(US));
