@@ -210,7 +210,7 @@ async fn lose_a_proxy(world: &World, listed: &BTreeSet<SocketAddr>) {
         {}
     };
     timeout(DEADLINE, gone).await.expect("it leaves the slices");
-    assert_ne!(until_listed(world, 2, 10_000).await, *listed);
+    assert_ne!(until_listed(world, 2, world.apex_port).await, *listed);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -229,7 +229,7 @@ async fn callers_inside_are_split_without_a_failed_request() {
 
     // It becomes an apex under load.
     select(&world, Value::Null).await;
-    until_listed(&world, 2, 10_000).await;
+    until_listed(&world, 2, world.apex_port).await;
     world.verb("set image web app=demo:yellow").await;
     until_paused_at(&world, 1).await;
     assert_eq!(
@@ -253,7 +253,7 @@ async fn callers_inside_are_split_without_a_failed_request() {
     select(&world, json!({"app": "web"})).await;
     until_listed(&world, 3, 8080).await;
     select(&world, Value::Null).await;
-    let listed = until_listed(&world, 2, 10_000).await;
+    let listed = until_listed(&world, 2, world.apex_port).await;
     caller.colours(40).await;
     caller.end().await;
 

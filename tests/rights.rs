@@ -39,8 +39,9 @@ async fn every_right_is_used_and_nothing_else_is_asked_for() {
         "--set=controller.secrets[0].namespace={app},proxy.tls.enabled=true,proxy.tls.secrets[0].namespace={app},\
          proxy.tls.secrets[1].namespace={system},proxy.tls.secrets[1].names[0]=edge"
     );
-    let apexes = "--set=apex.enabled=true,apex.ports=10000-10015";
-    stage.system.install(&[&secrets, apexes]).await;
+    let ports = stage.system.apex_ports();
+    let apexes = format!("--set=apex.enabled=true,apex.ports={ports}");
+    stage.system.install(&[&secrets, &apexes]).await;
     stage.say_where_callers_go().await;
     stage.lead_callers_inside().await;
     stage.release_a_canary().await;
@@ -51,7 +52,7 @@ async fn every_right_is_used_and_nothing_else_is_asked_for() {
     stage.lose_answers().await;
     stage.lose_an_answer_about_slices().await;
 
-    let rules = stage.system.render(&[&secrets, apexes]).await;
+    let rules = stage.system.render(&[&secrets, &apexes]).await;
     stage.refuse_the_rest().await;
     stage.system.stop().await;
     for account in ["sidestep-controller", "sidestep-proxy"] {

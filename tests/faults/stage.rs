@@ -430,8 +430,8 @@ async fn install(system: &World) {
         gap.as_millis() / 3,
         gap.as_millis() / 15,
     );
-    let apexes = "--set=apex.enabled=true,apex.ports=10000-10015";
-    system.install(&[&times, apexes]).await;
+    let apexes = format!("--set=apex.enabled=true,apex.ports={}", system.apex_ports());
+    system.install(&[&times, &apexes]).await;
 }
 
 fn application(system: &str) -> Vec<Value> {

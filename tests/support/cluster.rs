@@ -33,6 +33,7 @@ use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
@@ -76,6 +77,9 @@ pub(crate) struct World {
     pub(crate) client: Client,
     /// The test's own namespace.
     pub(crate) namespace: String,
+    /// The first of the ports that proxies of the test have for Services without a selector. No two tests have the same: proxies see the
+    /// Splits of all.
+    pub(crate) apex_port: u16,
     cluster: &'static Cluster,
 }
 
@@ -90,6 +94,11 @@ struct Cluster {
 
 static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
 
+/// The first of the ports of the next test.
+static PORTS: AtomicU16 = AtomicU16::new(10_000);
+/// So many ports each test has.
+const PORTS_EACH: u16 = 16;
+
 impl World {
     /// A new namespace; the first one starts the cluster.
     pub(crate) async fn start() -> Self {
@@ -99,6 +108,7 @@ impl World {
         let client = cluster.control_plane.client().await;
         let world = Self {
             namespace: namespace(&client).await,
+            apex_port: PORTS.fetch_add(PORTS_EACH, Ordering::Relaxed),
             client,
             cluster,
         };
@@ -107,6 +117,11 @@ impl World {
             .eventually::<ServiceAccount>("default", "the namespace's service account", |_| true)
             .await;
         world
+    }
+
+    /// All of its ports for Services without a selector, as flags have them.
+    pub(crate) fn apex_ports(&self) -> String {
+        format!("{}-{}", self.apex_port, self.apex_port + PORTS_EACH - 1)
     }
 
     /// Objects of a kind in the test's namespace.

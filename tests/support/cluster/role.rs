@@ -12,9 +12,6 @@ use sidestep_control::local::logs::{Part, PodLog};
 use super::audit::lines;
 use super::{PROGRAM, World};
 
-/// Ports of every proxy for Services without a selector.
-const APEX_PORTS: &str = "10000-10015";
-
 /// A controller at work.
 pub(crate) struct Controller {
     name: String,
@@ -37,7 +34,12 @@ impl World {
         }
         self.create(&self.binding("Role", name, name)).await;
         let ports = json!([{"name": "health", "containerPort": 8080}, {"name": "metrics", "containerPort": 8090}]);
-        let arguments = ["controller", "--namespaced", "--apex-ports", APEX_PORTS];
+        let arguments = [
+            "controller",
+            "--namespaced",
+            "--apex-ports",
+            &self.apex_ports(),
+        ];
         let spec = pod_spec(name, &arguments, &ports, "health");
         self.create(&json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec,
@@ -72,7 +74,7 @@ impl World {
             "--ingress-class",
             &self.namespace,
             "--apex-ports",
-            APEX_PORTS,
+            &self.apex_ports(),
         ];
         let ports = json!([{"name": "http", "containerPort": 8000}, {"name": "admin", "containerPort": 9901}]);
         let labels = json!({"app": name});
