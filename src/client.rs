@@ -43,7 +43,8 @@ pub(crate) async fn connect(connection: &Connection) -> anyhow::Result<Session> 
         .namespace
         .clone()
         .unwrap_or_else(|| config.default_namespace.clone());
-    let client = Client::try_from(config).context("setting up the connection to the API server")?;
+    let client = sidestep_control::client::connect(config)
+        .context("setting up the connection to the API server")?;
     Ok(Session { client, namespace })
 }
 

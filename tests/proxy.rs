@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use http::{Request, header};
 use http_body_util::{BodyExt as _, Empty};
@@ -16,7 +17,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader, Lines, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 
 use crate::support::session::{DEADLINE, finish, sidestep};
 use crate::support::terminal::Terminal;
@@ -135,18 +136,43 @@ fn api_server(kubeconfig: &Path) -> SocketAddr {
     address.parse().unwrap()
 }
 
+/// `sidestep run`, a gate before its API server, and a proxy that has been sent there.
+async fn stage(folder: &Path) -> (Terminal, Gate, Proxy) {
+    let cluster = Terminal::run(folder, &[]).await;
+    let kubeconfig = folder.join("kubeconfig");
+    let server = api_server(&kubeconfig);
+    let gate = Gate::before(server).await;
+    let text = std::fs::read_to_string(&kubeconfig).unwrap();
+    let by_gate = folder.join("by-gate");
+    let text = text.replace(&server.to_string(), &gate.address.to_string());
+    std::fs::write(&by_gate, text).unwrap();
+    let proxy = Proxy::start(&by_gate).await;
+    (cluster, gate, proxy)
+}
+
+/// The timers of the established connections to an address, as proc_net_tcp(5) has them: 2 is that of a keepalive.
+fn timers(to: SocketAddr) -> Vec<String> {
+    let SocketAddr::V4(to) = to else {
+        panic!("an address of IPv4")
+    };
+    let remote = format!(
+        "{:08X}:{:04X}",
+        u32::from_ne_bytes(to.ip().octets()),
+        to.port()
+    );
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let rows = table
+        .lines()
+        .map(|row| row.split_whitespace().collect::<Vec<_>>());
+    let established = rows.filter(|row| row[2] == remote && row[3] == "01");
+    let timer = |row: Vec<&str>| row[5].split(':').next().unwrap().to_owned();
+    established.map(timer).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_refuses_connections_until_it_has_a_table() {
     let folder = tempdir().unwrap();
-    let _cluster = Terminal::run(folder.path(), &[]).await;
-    let kubeconfig = folder.path().join("kubeconfig");
-    let server = api_server(&kubeconfig);
-    let mut gate = Gate::before(server).await;
-    let text = std::fs::read_to_string(&kubeconfig).unwrap();
-    let by_gate = folder.path().join("by-gate");
-    let text = text.replace(&server.to_string(), &gate.address.to_string());
-    std::fs::write(&by_gate, text).unwrap();
-    let mut proxy = Proxy::start(&by_gate).await;
+    let (_cluster, mut gate, mut proxy) = stage(folder.path()).await;
     gate.until_asked().await;
     let refused = TcpStream::connect(proxy.listen).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
@@ -158,6 +184,24 @@ async fn a_proxy_refuses_connections_until_it_has_a_table() {
     logged(&mut proxy.log, "proxy listens").await;
     assert_eq!(ask(proxy.listen, "/").await.0, 404);
     assert_eq!(ask(proxy.admin, "/readyz").await, (200, "ok\n".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_that_is_silent_is_asked_whether_it_is_there() {
+    let folder = tempdir().unwrap();
+    let (_cluster, gate, mut proxy) = stage(folder.path()).await;
+    gate.opened.send_replace(true);
+    logged(&mut proxy.log, "proxy listens").await;
+    let mut looks = interval(Duration::from_millis(10));
+    let all_are = async {
+        while !timers(gate.address).iter().all(|timer| timer == "02") {
+            looks.tick().await;
+        }
+    };
+    let asked = timeout(DEADLINE, all_are).await;
+    assert!(asked.is_ok(), "{:?}", timers(gate.address));
+    // Services, EndpointSlices, Splits, Ingresses: a watch each.
+    assert_eq!(timers(gate.address).len(), 4);
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@
 //! | [`analysis`] | what an analysis does next: `sidestep-decide` |
 //! | [`api`] | the wire types of the objects: `sidestep-decide` |
 //! | [`cache`] | one kind's objects as last seen, kept current by a watch |
+//! | [`client`] | clients of an API server that notice when it is gone |
 //! | [`controller`] | the kinds' drivers, wired to watches and a queue |
 //! | [`fleet`] | the proxies as the controller sees them |
 //! | [`lease`] | leadership: of several controllers one writes |
@@ -19,6 +20,7 @@
 //! | [`wire`] | objects as they come off the wire: JSON first, then their type |
 
 pub mod cache;
+pub mod client;
 pub mod controller;
 pub mod fleet;
 pub mod lease;
