@@ -10,6 +10,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
+use sidestep_control::api::{Rollout, Split};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -263,4 +264,56 @@ async fn callers_inside_are_split_without_a_failed_request() {
     let requests = world.requests("controller");
     let refused = lines(requests.iter().filter(|request| request.is_refused()));
     assert_eq!(refused, "", "what the API server refused");
+}
+
+/// Who keeps the EndpointSlices of the Service.
+async fn keepers(world: &World) -> BTreeSet<String> {
+    let of_web = ListParams::default().labels("kubernetes.io/service-name=web");
+    let slices = world.api::<EndpointSlice>().list(&of_web).await.unwrap();
+    let keeper =
+        |slice: &EndpointSlice| slice.labels()["endpointslice.kubernetes.io/managed-by"].clone();
+    slices.iter().map(keeper).collect()
+}
+
+/// Control-plane rules, section 9: callers by the port are waited for; afterwards nothing of it is left.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_apex_is_released_with_its_selector_and_no_request_fails() {
+    let world = World::start().await;
+    let proxies = world.proxies(2).await;
+    let controller = world.controller("controller").await;
+    for name in ["web", "web-canary"] {
+        world.create(&service(name)).await;
+    }
+    world.create(&rollout()).await;
+    until_healthy(&world).await;
+    select(&world, Value::Null).await;
+    until_listed(&world, 2, world.apex_port).await;
+    let mut caller = Caller::start(&world);
+    caller.colours(20).await;
+
+    select(&world, json!({"app": "web"})).await;
+    let begun = world.try_verb("release web --timeout 10s").await;
+    let said = String::from_utf8_lossy(&begun.stderr);
+    let left = format!(
+        "waiting for callers of Service \"web\" to leave port {} of the proxies",
+        world.apex_port
+    );
+    assert!(!begun.status.success() && said.contains(&left), "{said}");
+    until_listed(&world, 3, 8080).await;
+    caller.colours(40).await;
+    world.verb("release web").await;
+    caller.colours(40).await;
+    caller.end().await;
+
+    let by_kubernetes = BTreeSet::from(["endpointslice-controller.k8s.io".to_owned()]);
+    assert_eq!(keepers(&world).await, by_kubernetes);
+    let rollout = world.api::<Rollout>().get("web").await.unwrap();
+    let stable = rollout.status.unwrap().stable_rs.unwrap();
+    let service = world.api::<Service>().get("web").await.unwrap();
+    let selector = service.spec.unwrap().selector.unwrap();
+    assert_eq!(selector["app"], "web");
+    assert_eq!(selector["rollouts-pod-template-hash"], stable);
+    assert!(world.api::<Split>().get_opt("web").await.unwrap().is_none());
+    controller.stop(&world).await;
+    proxies.assert_calm(&world);
 }
