@@ -10,6 +10,8 @@ mod bluegreen;
 #[cfg(test)]
 mod chart;
 #[cfg(test)]
+mod connection;
+#[cfg(test)]
 mod controller;
 #[cfg(test)]
 mod faults;

@@ -38,7 +38,7 @@ pub(super) fn alone(test: &str) -> tokio::process::Command {
 }
 
 /// A folder in memory that goes with this process.
-pub(super) fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     built().join("run")
 }
 
