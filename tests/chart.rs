@@ -2,18 +2,23 @@
 
 use std::path::Path;
 
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
 };
-use kube::Api;
-use kube::api::PostParams;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::api::{ListParams, PostParams};
+use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 use sidestep_control::api::Rollout;
 
 use crate::controller::{percent, phase, service, until_healthy, until_paused_at};
 use crate::support::cluster::World;
 use crate::support::cluster::audit::lines;
-use crate::support::cluster::helm::{CHART, RELEASE};
+use crate::support::cluster::helm::{CHART, RELEASE, is_available};
 
 /// The sets of values that are tried.
 fn sets() -> Vec<String> {
@@ -153,10 +158,15 @@ async fn application(system: &World, app: &World) {
     .await;
 }
 
-/// Panics unless each of the two proxies gives yellow its share, within what one of its workers may be off.
+/// Panics unless each of the two proxies gives yellow its share.
 async fn assert_percent(system: &World, expected: usize) {
+    assert_percent_of(2, system, expected).await;
+}
+
+/// Panics unless there are so many proxies and each gives yellow its share, within what one of its workers may be off.
+async fn assert_percent_of(count: usize, system: &World, expected: usize) {
     let proxies = system.installed_proxies().await;
-    assert_eq!(proxies.len(), 2);
+    assert_eq!(proxies.len(), count);
     for proxy in proxies {
         let found = percent(&proxy, "yellow").await;
         assert!(found.abs_diff(expected) <= 6, "{found} of {expected} %");
@@ -254,6 +264,101 @@ async fn a_release_for_one_namespace_needs_nothing_outside() {
     assert_percent(&world, 100).await;
     world.stop().await;
     assert_nothing_was_forbidden(&world);
+}
+
+/// A canary goes to its first step, through so many proxies.
+async fn assert_canary_goes(system: &World, proxies: usize) {
+    let app = World::start().await;
+    application(system, &app).await;
+    until_healthy(&app).await;
+    app.verb("set image web app=demo:yellow").await;
+    until_paused_at(&app, 1).await;
+    assert_percent_of(proxies, system, 20).await;
+    system.stop().await;
+    assert_nothing_was_forbidden(system);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_set_has_a_proxy_on_each_node() {
+    let system = World::start().await;
+    system.take_all_pods().await; // Ports of nodes are none of the standards' but the privileged one's.
+    let values = "--set=proxy.kind=DaemonSet,proxy.hostPort=80,proxy.service.type=ClusterIP";
+    system.release(&[values]).await;
+    let name = "sidestep-controller";
+    system.eventually(name, "is available", is_available).await;
+    let is_everywhere = |set: &DaemonSet| {
+        let status = set.status.as_ref();
+        status
+            .is_some_and(|status| status.number_ready == 3 && status.desired_number_scheduled == 3)
+    };
+    let name = "sidestep-proxy";
+    system
+        .eventually(name, "is on each node", is_everywhere)
+        .await;
+    assert_canary_goes(&system, 3).await;
+}
+
+/// The test network enforces no policy: whom the policies concern, and that their ports have names that pods know, is all there is to see.
+async fn assert_policies_concern(system: &World, part: &str) {
+    let policies = system.api::<NetworkPolicy>();
+    let policy = policies.get(&format!("sidestep-{part}")).await.unwrap();
+    let spec = policy.spec.unwrap();
+    let selected = spec.pod_selector.unwrap().match_labels.unwrap();
+    let selected: Vec<String> = selected.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    let of_part = format!("app.kubernetes.io/component={part}");
+    let pods = async |labels: &str| {
+        let which = ListParams::default().labels(labels);
+        system.api::<Pod>().list(&which).await.unwrap().items
+    };
+    let concerned = pods(&selected.join(",")).await;
+    let names = |pods: &[Pod]| pods.iter().map(|pod| pod.name_any()).collect::<Vec<_>>();
+    assert_eq!(names(&concerned), names(&pods(&of_part).await));
+    let containers = concerned[0].spec.clone().unwrap().containers;
+    let ports = containers[0].ports.iter().flatten();
+    let ports: Vec<_> = ports.filter_map(|port| port.name.clone()).collect();
+    let rules = spec.ingress.into_iter().flatten();
+    let named = rules.flat_map(|rule| rule.ports).flatten();
+    for port in named.filter_map(|port| port.port) {
+        let IntOrString::String(name) = port else {
+            continue; // a range for callers inside
+        };
+        assert!(ports.contains(&name), "{part}: {name} of {ports:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_autoscaler_has_its_way_behind_network_policies() {
+    let system = World::start().await;
+    let scaled = "--set=proxy.autoscaling.enabled=true,proxy.autoscaling.minReplicas=3";
+    let guarded = "--set=networkPolicy.enabled=true,networkPolicy.metricsFrom[0].podSelector.matchLabels.app=prometheus";
+    system.install(&[scaled, guarded]).await;
+    let are_three = |proxies: &Deployment| {
+        let wanted = proxies.spec.as_ref().and_then(|spec| spec.replicas);
+        wanted == Some(3) && is_available(proxies)
+    };
+    let name = "sidestep-proxy";
+    system.eventually(name, "are three", are_three).await;
+    let is_at_work = |scaler: &HorizontalPodAutoscaler| {
+        let status = scaler.status.as_ref();
+        status.is_some_and(|status| status.desired_replicas == 3)
+    };
+    system.eventually(name, "has scaled", is_at_work).await;
+    for part in ["controller", "proxy"] {
+        assert_policies_concern(&system, part).await;
+    }
+    // An upgrade does not take back what the autoscaler has done.
+    let again = [
+        "upgrade",
+        RELEASE,
+        CHART,
+        "--reuse-values",
+        "--set=proxy.autoscaling.maxReplicas=9",
+    ];
+    system.helm(&again).await;
+    let proxies = system.api::<Deployment>().get(name).await.unwrap();
+    assert_eq!(proxies.spec.unwrap().replicas, Some(3));
+    system.eventually(name, "are three", are_three).await;
+    assert_canary_goes(&system, 3).await;
 }
 
 impl World {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
@@ -25,6 +25,14 @@ impl World {
     /// The cluster is shared with other tests: the class of Ingresses and the instance of Rollouts are the namespace's name.
     pub(crate) async fn install(&self, values: &[&str]) {
         self.demand_restricted_pods().await;
+        self.release(values).await;
+        for part in ["sidestep-controller", "sidestep-proxy"] {
+            self.eventually(part, "is available", is_available).await;
+        }
+    }
+
+    /// Installs the chart, and waits for nothing.
+    pub(crate) async fn release(&self, values: &[&str]) {
         let mut arguments = vec!["install", RELEASE, CHART];
         let own = [
             format!("--set=ingressClass.name={}", self.namespace),
@@ -33,9 +41,6 @@ impl World {
         arguments.extend(own.iter().map(String::as_str));
         arguments.extend(values);
         self.helm(&arguments).await;
-        for part in ["sidestep-controller", "sidestep-proxy"] {
-            self.eventually(part, "is available", is_available).await;
-        }
     }
 
     /// Has the API server refuse pods that ask for more than they need.
@@ -70,12 +75,12 @@ impl World {
     pub(crate) async fn stop(&self) {
         let selected = ListParams::default().labels("app.kubernetes.io/name=sidestep");
         let pods = self.api::<Pod>().list(&selected).await.unwrap();
-        let deployments = self.api::<Deployment>();
         let how = DeleteParams::default();
-        deployments
-            .delete_collection(&how, &selected)
-            .await
-            .unwrap();
+        let deployments = self.api::<Deployment>();
+        let deleted = deployments.delete_collection(&how, &selected).await;
+        drop(deleted.unwrap());
+        let sets = self.api::<DaemonSet>();
+        drop(sets.delete_collection(&how, &selected).await.unwrap());
         for pod in pods {
             let name = pod.metadata.name.unwrap();
             self.eventually_gone::<Pod>(&name).await;
@@ -117,7 +122,8 @@ impl World {
 /// The chart, from the root of the repository.
 pub(crate) const CHART: &str = "charts/sidestep";
 
-fn is_available(deployment: &Deployment) -> bool {
+/// Whether as many pods are available as are wanted.
+pub(crate) fn is_available(deployment: &Deployment) -> bool {
     let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas);
     let status = deployment.status.as_ref();
     let observed = status.and_then(|status| status.observed_generation);
