@@ -88,8 +88,7 @@ struct Shared<K> {
     objects: RwLock<Objects<K>>,
     ready: watch::Sender<bool>,
     listeners: Vec<Listener<K>>,
-    trim: fn(&mut Value),
-    keep: Keep<K>,
+    manner: Manner<K>,
 }
 
 struct Objects<K> {
@@ -133,8 +132,7 @@ impl<K> Cache<K> {
             objects: RwLock::new(Objects::new(manner.words)),
             ready: watch::Sender::new(false),
             listeners,
-            trim: manner.trim,
-            keep: manner.keep,
+            manner,
         }))
     }
 
@@ -147,12 +145,13 @@ impl<K> Cache<K> {
     /// All objects of a namespace, by name.
     pub fn list(&self, namespace: &str) -> Vec<Arc<K>> {
         let names = self.read().namespaces.get(namespace).map(valid);
-        opened(names.unwrap_or_default())
+        opened(&names.unwrap_or_default())
     }
 
     /// The objects of a namespace that hold a word, by name.
     pub fn holding(&self, namespace: &str, word: &str) -> Vec<Arc<K>> {
-        opened(self.read().holding(namespace, word))
+        let found = self.read().holding(namespace, word);
+        opened(&found)
     }
 
     /// All objects that hold a word, by namespace and name.
@@ -160,15 +159,15 @@ impl<K> Cache<K> {
         let objects = self.read();
         let namespaces = objects.namespaces.keys();
         let found = namespaces.flat_map(|namespace| objects.holding(namespace, word));
-        let found = found.collect();
+        let found: Vec<_> = found.collect();
         drop(objects);
-        opened(found)
+        opened(&found)
     }
 
     /// All objects, by namespace and name.
     pub fn all(&self) -> Vec<Arc<K>> {
-        let all = self.read().namespaces.values().flat_map(valid).collect();
-        opened(all)
+        let all: Vec<_> = self.read().namespaces.values().flat_map(valid).collect();
+        opened(&all)
     }
 
     /// All objects that do not parse, by namespace and name.
@@ -288,8 +287,8 @@ impl<K: Resource<DynamicType = ()> + DeserializeOwned> Cache<K> {
     /// The object, without what nobody reads, as it is to be kept.
     fn open(&self, mut object: Object) -> (ObjectMeta, Parsed<K>) {
         trim(&mut object.json["metadata"]);
-        (self.0.trim)(&mut object.json);
-        let parsed = (self.0.keep)(&object.json).map_err(|error| error.to_string());
+        (self.0.manner.trim)(&mut object.json);
+        let parsed = (self.0.manner.keep)(&object.json).map_err(|error| error.to_string());
         let metadata = object.metadata;
         if let Err(error) = &parsed {
             let name = metadata.name.as_deref().unwrap_or_default();
@@ -446,7 +445,7 @@ fn valid<K>(names: &BTreeMap<String, Parsed<K>>) -> Vec<Kept<K>> {
 }
 
 /// Reads what was found, once the lock is free.
-fn opened<K>(kept: Vec<Kept<K>>) -> Vec<Arc<K>> {
+fn opened<K>(kept: &[Kept<K>]) -> Vec<Arc<K>> {
     kept.iter().filter_map(Kept::read).collect()
 }
 

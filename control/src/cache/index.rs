@@ -8,9 +8,12 @@ pub type Words<K> = fn(&K) -> BTreeSet<String>;
 /// Which objects hold which word.
 pub(super) struct Index<K> {
     words: Words<K>,
-    /// Namespace → words, each with the name of one that holds it.
-    holders: BTreeMap<String, BTreeSet<(Box<str>, Box<str>)>>,
+    /// By namespace.
+    holders: BTreeMap<String, BTreeSet<Held>>,
 }
+
+/// A word, and the name of an object that holds it.
+type Held = (Box<str>, Box<str>);
 
 impl<K> Index<K> {
     /// Nobody holds anything yet.

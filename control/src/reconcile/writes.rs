@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 use super::objects::{Deployment, Key, Name, Objects};
 use super::{Error, lock};
 use crate::api::{AnalysisRun, ReplicaSet, Rollout, Split, labels};
-use crate::cache::{Cache, Manner};
+use crate::cache::Cache;
 use crate::wire::Collection;
 
 /// How long a key waits for its own write to come into view before it looks whether it has. The write's event wakes it earlier.
@@ -277,6 +277,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::cache::Manner;
     use crate::wire;
 
     /// Answers of the API server to those who read.
