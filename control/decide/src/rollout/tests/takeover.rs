@@ -142,3 +142,29 @@ fn a_promotion_behind_a_first_split_is_waited_for() {
         assert_ne!(model.phase(), "Healthy", "{}", model.message());
     }
 }
+
+/// R13.2, R7.9: what Argo leaves does not tell a revision that was stable from one that was aborted: both carry a deadline.
+#[test]
+fn a_revision_that_was_left_in_its_delay_has_to_pass_its_gate() {
+    let by_person = json!({"autoPromotionEnabled": false, "scaleDownDelaySeconds": 7200});
+    let mut model = Model::blue_green(4, &by_person).deployed();
+    model.image("2");
+    model.run_ready();
+    model.promote();
+    model.run_ready();
+    model.memory = Memory::default();
+    let annotations = &model.set("1").annotations;
+    assert!(annotations.contains_key(labels::SCALE_DOWN_DEADLINE));
+
+    model.edit(|spec| spec["replicas"] = json!(6));
+    model.run_ready();
+    assert_eq!((model.set("1").wanted, model.set("2").wanted), (4, 6));
+    model.image("1");
+    model.run_ready();
+    assert_eq!(model.phase(), "Paused", "{}", model.message());
+    assert!(model.selects("web-active", "2") && model.selects("web-preview", "1"));
+    model.promote();
+    model.run_ready();
+    assert_eq!(model.phase(), "Healthy", "{}", model.message());
+    assert!(model.selects("web-active", "1"));
+}
