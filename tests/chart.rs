@@ -13,12 +13,12 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::api::{ListParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
-use sidestep_control::api::Rollout;
+use sidestep_control::api::{AnalysisRun, Rollout};
 
 use crate::controller::{percent, phase, service, until_healthy, until_paused_at};
-use crate::support::cluster::World;
 use crate::support::cluster::audit::lines;
 use crate::support::cluster::helm::{CHART, RELEASE, is_available};
+use crate::support::cluster::{World, enclave};
 
 /// The sets of values that are tried.
 fn sets() -> Vec<String> {
@@ -359,6 +359,48 @@ async fn an_autoscaler_has_its_way_behind_network_policies() {
     assert_eq!(proxies.spec.unwrap().replicas, Some(3));
     system.eventually(name, "are three", are_three).await;
     assert_canary_goes(&system, 3).await;
+}
+
+/// What comes of an analysis that asks the API server, which is of an authority of the cluster's own, for its version.
+async fn asked_by_https(values: &[&str]) -> (String, String) {
+    let system = World::start().await;
+    let authority = enclave::folder().join("cluster/pki/ca.crt");
+    let authority = std::fs::read_to_string(authority).unwrap();
+    system
+        .create(&json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "company"},
+            "data": {"company.pem": authority, "other": "no certificate"},
+        }))
+        .await;
+    system.install(values).await;
+    let mine = json!({"argo-rollouts.argoproj.io/controller-instance-id": system.namespace});
+    let web = json!({"url": format!("{}/version", system.server()), "jsonPath": "{$.major}"});
+    let metric = json!({
+        "name": "version", "count": 1, "consecutiveErrorLimit": 0, "successCondition": "result == \"1\"", "provider": {"web": web},
+    });
+    system
+        .create(&json!({
+            "apiVersion": "argoproj.io/v1alpha1", "kind": "AnalysisRun", "metadata": {"name": "asked", "labels": mine},
+            "spec": {"metrics": [metric]},
+        }))
+        .await;
+    let is_over = |run: &AnalysisRun| {
+        let status = run.status.as_ref();
+        status.is_some_and(|status| !matches!(status.phase.as_str(), "" | "Pending" | "Running"))
+    };
+    let run: AnalysisRun = system.eventually("asked", "is over", is_over).await;
+    let status = run.status.unwrap();
+    (status.phase, status.message.unwrap_or_default())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn authorities_of_a_company_are_trusted_where_they_are_named() {
+    let named = "--set=controller.certificateAuthorities.configMap=company,controller.certificateAuthorities.key=company.pem";
+    let named = [named];
+    let (trusted, otherwise) = tokio::join!(asked_by_https(&named), asked_by_https(&[]));
+    assert_eq!(trusted.0, "Successful", "{trusted:?}");
+    assert_eq!(otherwise.0, "Error", "{otherwise:?}");
+    assert!(otherwise.1.contains("UnknownIssuer"), "{otherwise:?}");
 }
 
 impl World {

@@ -3,18 +3,9 @@
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::PostParams;
-use kube::config::Kubeconfig;
 
 use crate::support::cluster::{World, enclave};
 use crate::support::session::{finish, sidestep};
-
-/// Where the API server is.
-fn server(world: &World) -> String {
-    let file = enclave::folder().join(&world.namespace);
-    world.write_kubeconfig(&file);
-    let cluster = Kubeconfig::read_from(file).unwrap().clusters.remove(0);
-    cluster.cluster.unwrap().server.unwrap()
-}
 
 /// A token of the namespace's service account, which may do nothing.
 async fn token(world: &World) -> String {
@@ -27,7 +18,7 @@ async fn token(world: &World) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_flags_of_kubectl_say_who_asks_whom() {
     let world = World::start().await;
-    let (server, token) = (server(&world), token(&world).await);
+    let (server, token) = (world.server(), token(&world).await);
     let namespace = &world.namespace;
     let pki = enclave::folder().join("cluster/pki");
     let file = |flag: &str, name: &str| format!("--{flag}={}", pki.join(name).display());

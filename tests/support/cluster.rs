@@ -10,6 +10,7 @@
 //! | [`role`] | the program under test as a pod |
 //! | [`terminal`] | verbs and requests, as tests of the embedded cluster have them |
 //! | [`helm`] | Helm itself, and the chart |
+//! | [`volumes`] | ConfigMaps as files of a pod |
 //! | [`images`] | the program under test as an image |
 //! | [`faults`] | what is killed |
 //! | [`kubelet`] | the cluster as `sidestep_control::local::pods` needs it, which runs the pods |
@@ -28,6 +29,7 @@ mod kubelet;
 mod nodes;
 pub(crate) mod role;
 pub(crate) mod terminal;
+mod volumes;
 
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
@@ -150,6 +152,12 @@ impl World {
             return Api::all_with(self.client.clone(), &resource);
         }
         Api::namespaced_with(self.client.clone(), namespace, &resource)
+    }
+
+    /// The API server's URL.
+    pub(crate) fn server(&self) -> String {
+        let mut clusters = self.cluster.control_plane.settings().clusters;
+        clusters.remove(0).cluster.unwrap().server.unwrap()
     }
 
     /// Writes a kubeconfig whose namespace is the test's, for whoever may do everything.

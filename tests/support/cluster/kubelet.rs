@@ -33,7 +33,8 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::accounts::Accounts;
-use super::{enclave, images};
+use super::volumes::Volumes;
+use super::{enclave, images, volumes};
 
 /// The cluster.
 pub(super) struct Remote {
@@ -41,6 +42,7 @@ pub(super) struct Remote {
     addresses: Mutex<Addresses>,
     configuration: OnceLock<(Store<ConfigMap>, Store<Secret>)>,
     accounts: Arc<Accounts>,
+    volumes: Arc<Volumes>,
     writers: Mutex<BTreeMap<PodName, watch::Sender<Word>>>,
 }
 
@@ -67,6 +69,7 @@ impl Remote {
         Self {
             client,
             accounts: Arc::new(accounts),
+            volumes: Arc::default(),
             addresses: Mutex::default(),
             configuration: OnceLock::new(),
             writers: Mutex::default(),
@@ -111,7 +114,9 @@ impl Cluster for Remote {
         let pods = Collection::<Pod>::all(&self.client).events(bound);
         let pods = pods.scan(Vec::new(), |listed, event| ready(Some(news(listed, event))));
         let accounts = Arc::clone(&self.accounts);
+        let volumes = Arc::clone(&self.volumes);
         let pods = pods.filter_map(ready).then(move |news| {
+            volumes.admit(&news);
             let accounts = Arc::clone(&accounts);
             async move {
                 accounts.admit(&news).await;
@@ -149,7 +154,7 @@ impl Cluster for Remote {
         self.say(pod, Word::Is(Box::new(report)));
     }
 
-    /// In a network of its own, named as containers are, and with its service account's token.
+    /// In a network of its own, named as containers are, with its service account's token and the files of ConfigMaps.
     fn launch(&self, pod: &PodName, launch: Launch) -> Launch {
         let IpAddr::V4(address) = self.address(pod) else {
             unreachable!("pods have IPv4 addresses")
@@ -161,11 +166,17 @@ impl Cluster for Remote {
             format!("pod{third}-{fourth}"),
             address.to_string(),
         ];
+        let find = |name: &str| self.configuration(Source::ConfigMap, &pod.namespace, name);
+        let files = self.volumes.prefix(pod, find);
         let mut environment = launch.environment;
         environment.push(("HOSTNAME".to_owned(), pod.name.clone()));
         environment.extend(self.accounts.variable(pod));
         Launch {
-            command: prefix.into_iter().chain(launch.command).collect(),
+            command: prefix
+                .into_iter()
+                .chain(files)
+                .chain(launch.command)
+                .collect(),
             environment,
             ..launch
         }
@@ -207,6 +218,11 @@ impl Addresses {
     }
 }
 
+/// A pod as the kubelet of processes can run it.
+fn opened(pod: Value) -> Object {
+    Arc::new(volumes::opened(images::opened(pod)))
+}
+
 /// What an event of the watch is to the kubelet; a list is told when it is complete.
 fn news(listed: &mut Vec<Object>, event: watcher::Result<Seen<wire::Object>>) -> Option<News> {
     match event {
@@ -215,12 +231,12 @@ fn news(listed: &mut Vec<Object>, event: watcher::Result<Seen<wire::Object>>) ->
             None
         }
         Ok(Seen::InitApply(pod)) => {
-            listed.push(Arc::new(images::opened(pod.json)));
+            listed.push(opened(pod.json));
             None
         }
         Ok(Seen::InitDone) => Some(News::Pods(std::mem::take(listed))),
-        Ok(Seen::Apply(pod)) => Some(News::Pod(Arc::new(images::opened(pod.json)))),
-        Ok(Seen::Delete(pod)) => Some(News::Gone(Arc::new(images::opened(pod.json)))),
+        Ok(Seen::Apply(pod)) => Some(News::Pod(opened(pod.json))),
+        Ok(Seen::Delete(pod)) => Some(News::Gone(opened(pod.json))),
         Err(error) => {
             tracing::debug!(%error, "pods are watched anew");
             None
