@@ -6,11 +6,13 @@
 //! | `/readyz` | 200 once a table is served and the proxy listens, until it drains; else 503 with the reason |
 //! | `/metrics` | Prometheus text, format 0.0.4 |
 //! | `/table` | the routes, backends and endpoints in service, as JSON |
-//! | `/splits` | every Split as it is served; `?watch=1` streams one JSON line per change |
+//! | `/splits` | every Split as it is served; `?watch=1` streams one JSON line per change, of counters alone `&every=` so many ms |
 //! | `/splits/{namespace}/{name}` | one Split, or 404 |
 
 mod splits;
 mod table;
+
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -23,6 +25,7 @@ use jiff::Timestamp;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{Registry, TextEncoder};
 use serde::Deserialize;
+use sidestep_control::fleet::pace;
 use sidestep_control::fleet::report::Hello;
 use sidestep_proxy::TableHandle;
 use tokio::sync::watch;
@@ -58,8 +61,9 @@ impl Admin {
             .with_state(self)
     }
 
-    fn hello(&self) -> Hello {
-        splits::hello(self.instance.clone(), self.since, *self.draining.borrow())
+    fn hello(&self, every: Option<Duration>) -> Hello {
+        let draining = *self.draining.borrow();
+        splits::hello(self.instance.clone(), self.since, draining, every)
     }
 }
 
@@ -112,11 +116,22 @@ async fn show_table(State(admin): State<Admin>) -> Response {
 struct Watch {
     #[serde(default)]
     watch: String,
+    /// Time between two rounds of counters in milliseconds.
+    every: Option<u64>,
 }
 
 async fn list_splits(State(admin): State<Admin>, Query(query): Query<Watch>) -> Response {
+    let every = query.every.map(Duration::from_millis);
+    if let Some(every) = every.filter(|every| !(pace::SHORTEST..=pace::LONGEST).contains(every)) {
+        let (shortest, longest) = (pace::SHORTEST.as_millis(), pace::LONGEST.as_millis());
+        let text = format!(
+            "every: {} is not from {shortest} to {longest} ms\n",
+            every.as_millis()
+        );
+        return (StatusCode::BAD_REQUEST, text).into_response();
+    }
     if matches!(query.watch.as_str(), "1" | "true") {
-        let lines = splits::stream(admin.hello(), admin.tables, admin.draining);
+        let lines = splits::stream(admin.hello(every), admin.tables, admin.draining, every);
         return (
             [(header::CONTENT_TYPE, "application/x-ndjson")],
             Body::from_stream(lines),

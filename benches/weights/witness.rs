@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use sidestep_control::fleet::report::Line;
-use sidestep_control::fleet::{stream, verify};
+use sidestep_control::fleet::{pace, stream, verify};
 use tokio::task::JoinSet;
 
 use super::Times;
@@ -23,7 +23,8 @@ impl Witness {
         let mut streams = JoinSet::new();
         for (&admin, heard) in admins.iter().zip(heard.clone()) {
             streams.spawn(async move {
-                let broken = stream::listen(admin, |line| note(&heard, split, &line)).await;
+                let broken =
+                    stream::listen(admin, pace::SHORTEST, |line| note(&heard, split, &line)).await;
                 panic!("the stream of {admin}: {broken}");
             });
         }

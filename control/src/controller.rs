@@ -342,7 +342,9 @@ fn on_fleet(keys: &Keys, objects: &Objects, with_apexes: bool) -> fleet::Listene
         keys.add_split(split);
     };
     Box::new(move |wake| match wake {
-        Wake::Split { namespace, name } => splits
+        Wake::Split {
+            namespace, name, ..
+        } => splits
             .get(namespace, name)
             .iter()
             .for_each(|split| add(split)),

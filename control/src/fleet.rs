@@ -8,6 +8,8 @@
 //! | [`state`] | what is known of every proxy |
 //! | [`verify`] | what their answers amount to |
 //! | [`history`] | what they have counted, over time |
+//! | [`cells`] | counters in few bytes |
+//! | [`pace`] | how often they are to tell what they count |
 //!
 //! The fleet remembers nothing that matters: a controller that starts anew hears every proxy again within a moment.
 
@@ -33,13 +35,15 @@ use self::state::{Standing, State, Wake};
 use crate::api::labels;
 use crate::api::split::{EffectiveShares, SplitSpec};
 use crate::cache::{Cache, Manner, feed};
-use crate::measure::counters::{Counters, Span, VersionKey};
+use crate::measure::counters::{Counters, Told, VersionKey, Window};
 use crate::rollout::observed::Fleet as View;
 use crate::routing::endpoints::SERVICE_NAME;
 use crate::wire::Collection;
 
+pub mod cells;
 pub mod history;
 pub mod members;
+pub mod pace;
 pub mod report;
 pub mod state;
 pub mod stream;
@@ -49,6 +53,8 @@ pub mod verify;
 const RETRY_MIN: Duration = Duration::from_millis(100);
 /// Longest such wait: a proxy that comes back is heard within this, and a gone one costs a connect per wait.
 const RETRY_MAX: Duration = Duration::from_secs(5);
+/// How often those are woken who wait for the word of many proxies, and for whom not all of them have said the same.
+const WAKE_EVERY: Duration = Duration::from_millis(100);
 /// How often history that no window can reach is dropped.
 const PRUNE: Duration = Duration::from_secs(10);
 
@@ -72,7 +78,11 @@ struct Shared {
     state: Mutex<State>,
     /// Tells of [`State::is_known`] once it is true.
     known: watch::Sender<bool>,
+    /// How often each proxy is to tell its counters.
+    pace: watch::Sender<Duration>,
     listener: Listener,
+    /// Somebody is still to be woken.
+    waiting: Notify,
 }
 
 impl Fleet {
@@ -81,7 +91,9 @@ impl Fleet {
         Self(Arc::new(Shared {
             state: Mutex::default(),
             known: watch::Sender::new(false),
+            pace: watch::Sender::new(pace::SHORTEST),
             listener,
+            waiting: Notify::new(),
         }))
     }
 
@@ -144,6 +156,7 @@ impl Fleet {
             let listed = slices.each_ref().map(Cache::all).concat();
             self.follow(members(&listed, &config.service), streams);
         };
+        let mut waking = pin!(self.wake_those_who_wait());
         let mut streams = Streams::default();
         let mut prune = tokio::time::interval(PRUNE);
         let mut listed = false;
@@ -155,8 +168,12 @@ impl Fleet {
                     follow(&mut streams);
                 }
                 _ = &mut feeding => {}
+                () = &mut waking => {}
                 () = changed.notified() => follow(&mut streams),
-                _ = prune.tick() => self.state().history.prune(now()),
+                _ = prune.tick() => {
+                    self.state().prune(now());
+                    self.set_pace();
+                }
                 Some(ended) = streams.tasks.join_next() => {
                     if let Err(error) = ended {
                         warn!(%error, "a proxy's stream died");
@@ -171,6 +188,7 @@ impl Fleet {
     fn follow(&self, listed: BTreeMap<Key, Listed>, streams: &mut Streams) {
         let is_news = self.state().is_news(&listed);
         let (came, left) = self.state().list(listed, now());
+        self.set_pace();
         for key in left {
             info!(proxy = %key.address, "proxy left the fleet");
             streams.stop(&key);
@@ -188,16 +206,20 @@ impl Fleet {
     /// Hears one proxy, again and again.
     async fn hear(self, key: Key) {
         let mut wait = RETRY_MIN;
+        let mut wanted = self.0.pace.subscribe();
         loop {
-            let error = stream::listen(key.address, |line| {
+            let every = *wanted.borrow_and_update();
+            let listening = stream::listen(key.address, every, |line| {
                 if matches!(line, Line::Hello(_)) {
                     wait = RETRY_MIN;
                 }
-                let wake = self.state().hear(&key, line, now());
-                self.note_if_known();
-                self.wake(wake);
-            })
-            .await;
+                self.take_up(&key, line);
+            });
+            let error = tokio::select! {
+                error = listening => error,
+                // It is not lost: its word stands until it has said everything anew.
+                () = pace::is_wrong(every, &mut wanted) => continue,
+            };
             let lost = self.state().lose(&key, now());
             if lost.is_some() {
                 warn!(proxy = %key.address, error = &error as &dyn std::error::Error, "stream broke");
@@ -206,6 +228,44 @@ impl Fleet {
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(RETRY_MAX);
         }
+    }
+
+    fn take_up(&self, key: &Key, line: Line) {
+        let may_be_all = matches!(line, Line::Ping(_));
+        let wake = self.hear_line(key, line);
+        if may_be_all {
+            self.note_if_known();
+            self.set_pace();
+        }
+        self.wake(wake);
+    }
+
+    fn hear_line(&self, key: &Key, line: Line) -> Option<Wake> {
+        let mut state = self.state();
+        let wake = state.hear(key, line, now());
+        if state.has_waiting() {
+            self.0.waiting.notify_one();
+        }
+        wake
+    }
+
+    /// Wakes those who are not woken at once. Never returns.
+    async fn wake_those_who_wait(&self) {
+        loop {
+            self.0.waiting.notified().await;
+            tokio::time::sleep(WAKE_EVERY).await;
+            let waiting = self.state().waiting();
+            waiting.iter().for_each(|wake| (self.0.listener)(wake));
+        }
+    }
+
+    /// The pace that the size of the fleet allows.
+    fn set_pace(&self) {
+        let (proxies, splits) = self.state().size();
+        let every = pace::every(proxies, splits);
+        self.0
+            .pace
+            .send_if_modified(|pace| std::mem::replace(pace, every) != every);
     }
 
     fn note_if_known(&self) {
@@ -226,8 +286,12 @@ impl Fleet {
 }
 
 impl Counters for Fleet {
-    fn between(&self, version: &VersionKey, from: Timestamp, until: Timestamp) -> Vec<Span> {
-        self.state().history.between(version, from, until)
+    fn told(&self, version: &VersionKey, now: Timestamp) -> Option<Told> {
+        self.state().history.told_until(&version.uid, now)
+    }
+
+    fn window(&self, version: &VersionKey, from: Timestamp, now: Timestamp) -> Option<Window> {
+        self.state().history.window(version, from, now)
     }
 
     fn reach(&self) -> SignedDuration {

@@ -43,6 +43,8 @@ pub struct SplitReport {
     pub versions: Vec<VersionReport>,
     /// The ports of its own at which its rules answer, ascending.
     pub apexes: Vec<u16>,
+    /// As [`Split::unknown`].
+    pub unknown: Vec<String>,
 }
 
 /// The shares of one rule.
@@ -161,7 +163,7 @@ impl TableHandle {
 
     /// What has changed of the Splits since `told` was told of last. A look at Splits of which nothing has changed costs next to nothing.
     #[must_use]
-    pub fn news(&self, told: &mut Told, now: Instant) -> Vec<News> {
+    pub fn news(&self, told: &mut Told, look: Look, now: Instant) -> Vec<News> {
         let served = self.acknowledged();
         let left = self.left(now);
         let left = by_split(&left);
@@ -172,11 +174,19 @@ impl TableHandle {
             let uid = &split.planned.split.uid;
             let seen = Seen::of(split, &apexes, &left, clock_ms);
             let (uid, known) = before.remove_entry(uid).unzip();
-            if known.as_ref() != Some(&seen) {
-                let report = split_report(split, apexes, &left, clock_ms);
-                news.push(News::Split(Box::new(report)));
-            }
             let uid = uid.unwrap_or_else(|| split.planned.split.uid.clone());
+            let is_told = |known: &Seen| match look {
+                Look::All => *known == seen,
+                Look::State => known.is_of_same_state(&seen),
+            };
+            let seen = match known {
+                Some(known) if is_told(&known) => known,
+                Some(_) | None => {
+                    let report = split_report(split, apexes, &left, clock_ms);
+                    news.push(News::Split(Box::new(report)));
+                    seen
+                }
+            };
             told.0.insert(uid, seen);
         }
         let gone = before.into_values();
@@ -236,6 +246,15 @@ fn apexes_by_split(served: &Served) -> Vec<Vec<u16>> {
 #[derive(Debug, Default)]
 pub struct Told(HashMap<String, Seen>);
 
+/// What a look is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// How Splits are served: all that an acknowledgement says, and whether versions that left the table still have requests in flight.
+    State,
+    /// That, and all that is counted.
+    All,
+}
+
 /// What has become of a Split.
 #[derive(Clone, Debug, PartialEq)]
 pub enum News {
@@ -268,6 +287,20 @@ impl Seen {
             apexes: apexes.to_vec(),
             versions: versions.collect(),
         }
+    }
+}
+
+impl Seen {
+    /// Whether the Split is served alike, whatever was counted.
+    fn is_of_same_state(&self, other: &Self) -> bool {
+        let left = |seen: &Self| {
+            let left = seen.versions.iter().skip(seen.split.versions.len());
+            let left = left.map(|(id, glance, _)| (*id, glance.is_in_flight()));
+            left.collect::<Vec<_>>()
+        };
+        Arc::ptr_eq(&self.split, &other.split)
+            && self.apexes == other.apexes
+            && left(self) == left(other)
     }
 }
 
@@ -320,6 +353,7 @@ fn split_report(
         rules: rule_reports(served),
         versions: live.chain(left).collect(),
         apexes,
+        unknown: split.unknown.clone(),
     }
 }
 
@@ -457,7 +491,7 @@ mod tests {
     fn told(shop: &Shop, told: &mut Told, after_ms: u64) -> Vec<String> {
         let news = shop
             .handle
-            .news(told, shop.now + Duration::from_millis(after_ms));
+            .news(told, Look::All, shop.now + Duration::from_millis(after_ms));
         let text = |news: News| match news {
             News::Split(split) => {
                 let requests = split.versions[1].counts.requests();
@@ -497,6 +531,43 @@ mod tests {
         shop.publish(Table::default());
         assert_eq!(told(&shop, &mut reader, 1000), ["web gone"]);
         assert_eq!(told(&shop, &mut reader, 1000), nothing);
+    }
+
+    /// What a look at the state alone leaves out is told by the next that is not; what has left the table and is done is told at once.
+    #[tokio::test]
+    async fn a_look_at_the_state_passes_over_counters() {
+        let shop = shop(1, [0, 5]);
+        let mut told = Told::default();
+        let mut look = |look| {
+            let news = shop.handle.news(&mut told, look, shop.now);
+            let text = |news: News| match news {
+                News::Split(split) => {
+                    let last = split.versions.last().unwrap();
+                    format!(
+                        "{} {}/{}",
+                        split.generation, last.revision, last.counts.in_flight
+                    )
+                }
+                News::Gone(_) => "gone".to_owned(),
+            };
+            news.into_iter().map(text).collect::<Vec<String>>()
+        };
+        let nothing: [&str; 0] = [];
+        shop.publish(table(1, "b"));
+        assert_eq!(look(Look::State), ["1 b/0"]);
+        let serving = shop.workers[0].current();
+        let Choice::Serve(chosen) = serving.choose(0) else {
+            panic!("refused")
+        };
+        let request = chosen.begin(shop.now);
+        assert_eq!(look(Look::State), nothing);
+        assert_eq!(look(Look::All), ["1 b/1"]);
+        shop.publish(table(2, "c"));
+        assert_eq!(look(Look::State), ["2 b/1"]);
+        assert_eq!(look(Look::State), nothing);
+        request.finish(Outcome::Ok, shop.now);
+        assert_eq!(look(Look::State), ["2 b/0"], "nothing is in flight");
+        assert_eq!(look(Look::All), nothing);
     }
 
     #[tokio::test]

@@ -170,6 +170,8 @@ pub struct Split {
     pub uid: String,
     /// Its generation, reported back once every worker serves it.
     pub generation: i64,
+    /// Fields of it, as paths, that are not served: they are reported back, lest it be taken for what was asked for.
+    pub unknown: Vec<String>,
     /// What becomes of a share that a version cannot carry.
     pub fallback: Fallback,
     /// The version that takes deficits first, an index into `versions`.

@@ -6,23 +6,32 @@ use std::time::Duration;
 
 use futures::Stream;
 use jiff::Timestamp;
+use sidestep_control::fleet::pace;
 use sidestep_control::fleet::report::{
-    Counters, Gone, Hello, Latency, Line, Ping, RuleReport, SCHEMA, SplitReport, VersionReport,
+    Counters, Gone, Hello, Latency, Line, Ping, RuleReport, SCHEMA, SplitReport, Told as RoundTold,
+    VersionReport,
 };
 use sidestep_proxy::live::{Outcome, cells, latency};
-use sidestep_proxy::report::{News, Told};
+use sidestep_proxy::report::{Look, News, Told};
 use sidestep_proxy::split::Shortage;
 use sidestep_proxy::{TableHandle, report};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// How often changed counters are told; a change of the table is told at once.
-const COUNTERS_EVERY: Duration = Duration::from_millis(200);
+/// How often it is looked whether a version that left the table still has requests in flight; a change of the table tells of itself.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// A round of counters that has nothing to tell is passed over in silence, as long as the last one that was not is no older.
+const QUIET: Duration = Duration::from_secs(1);
 /// Silence after which a ping is sent, so that the reader can tell a quiet proxy from a dead one.
 const PING_AFTER: Duration = Duration::from_secs(5);
 
 /// The first line of the stream.
-pub(crate) fn hello(instance: String, since: Timestamp, draining: bool) -> Hello {
+pub(crate) fn hello(
+    instance: String,
+    since: Timestamp,
+    draining: bool,
+    every: Option<Duration>,
+) -> Hello {
     Hello {
         instance,
         since,
@@ -32,6 +41,7 @@ pub(crate) fn hello(instance: String, since: Timestamp, draining: bool) -> Hello
             .map(|bound| milliseconds(*bound))
             .collect(),
         draining,
+        every_ms: every.and_then(|every| u64::try_from(every.as_millis()).ok()),
     }
 }
 
@@ -45,11 +55,13 @@ pub(crate) fn reports(tables: &TableHandle) -> Vec<SplitReport> {
         .collect()
 }
 
-/// The stream of `GET /splits?watch=1`: `hello`, every Split, and each again when it changes. Ends when the reader leaves.
+/// The stream of `GET /splits?watch=1`: `hello`, every Split, and each again when it changes. `every` is the time between two rounds of
+/// counters that was asked for, if any was. Ends when the reader leaves.
 pub(crate) fn stream(
     hello: Hello,
     tables: TableHandle,
     draining: watch::Receiver<bool>,
+    every: Option<Duration>,
 ) -> impl Stream<Item = Result<String, Infallible>> {
     let feed = Feed {
         changes: tables.changes(),
@@ -57,7 +69,7 @@ pub(crate) fn stream(
         draining,
         told: Told::default(),
         queue: VecDeque::from([Line::Hello(hello)]),
-        looked: false,
+        rounds: Rounds::new(every),
         last_line: Instant::now(),
     };
     futures::stream::unfold(feed, async |mut feed| Some((Ok(feed.next().await), feed)))
@@ -70,9 +82,18 @@ struct Feed {
     /// What the reader knows.
     told: Told,
     queue: VecDeque<Line>,
-    /// The first look does not wait.
-    looked: bool,
+    rounds: Rounds,
     last_line: Instant,
+}
+
+/// When counters are told.
+struct Rounds {
+    every: Duration,
+    /// Whether the reader wants to know when one has ended.
+    are_told: bool,
+    /// None before the first, which does not wait.
+    next: Option<Instant>,
+    last_told: Instant,
 }
 
 impl Feed {
@@ -92,27 +113,40 @@ impl Feed {
 
     /// Waits for news and queues what is new.
     async fn wait(&mut self) {
-        if self.looked {
-            tokio::select! {
-                biased;
-                changed = self.draining.changed() => if changed.is_ok() {
-                    self.queue.push_back(Line::Draining(*self.draining.borrow_and_update()));
-                },
-                _ = self.changes.changed() => {}
-                () = tokio::time::sleep(COUNTERS_EVERY) => {}
-            }
+        let Some(round) = self.rounds.next else {
+            self.look(Look::All);
+            self.queue.push_back(Line::Ping(Ping {}));
+            return self.end_round();
+        };
+        let look = tokio::time::sleep_until(round.min(Instant::now() + LOOK_EVERY));
+        tokio::select! {
+            biased;
+            changed = self.draining.changed() => if changed.is_ok() {
+                self.queue.push_back(Line::Draining(*self.draining.borrow_and_update()));
+            },
+            _ = self.changes.changed() => {}
+            () = look => {}
         }
-        let is_first = !std::mem::replace(&mut self.looked, true);
-        self.changes.mark_unchanged();
-        self.compare();
-        let is_silent = self.queue.is_empty() && self.last_line.elapsed() >= PING_AFTER;
-        if is_first || is_silent {
+        if Instant::now() < round {
+            self.look(Look::State);
+        } else {
+            self.look(Look::All);
+            self.end_round();
+        }
+        if self.queue.is_empty() && self.last_line.elapsed() >= PING_AFTER {
             self.queue.push_back(Line::Ping(Ping {}));
         }
     }
 
-    fn compare(&mut self) {
-        for news in self.tables.news(&mut self.told, Instant::now()) {
+    fn end_round(&mut self) {
+        if self.rounds.end(!self.queue.is_empty()) {
+            self.queue.push_back(Line::Told(RoundTold {}));
+        }
+    }
+
+    fn look(&mut self, look: Look) {
+        self.changes.mark_unchanged();
+        for news in self.tables.news(&mut self.told, look, Instant::now()) {
             self.queue.push_back(match news {
                 News::Split(report) => Line::Split(Box::new(split(&report))),
                 News::Gone(planned) => Line::Gone(Gone {
@@ -125,6 +159,30 @@ impl Feed {
     }
 }
 
+impl Rounds {
+    fn new(every: Option<Duration>) -> Self {
+        Self {
+            every: every.unwrap_or(pace::SHORTEST),
+            are_told: every.is_some(),
+            next: None,
+            last_told: Instant::now(),
+        }
+    }
+
+    /// A round has ended; returns whether to say so. The first is followed by the second after a part of the time, drawn by lot, lest the
+    /// proxies of a fleet tell all at once what they count.
+    fn end(&mut self, has_told: bool) -> bool {
+        let now = Instant::now();
+        let part = self.next.map_or_else(rand::random, |_| 1.0);
+        self.next = Some(now + self.every.mul_f64(part));
+        let says = self.are_told && (has_told || self.last_told.elapsed() >= QUIET);
+        if says {
+            self.last_told = now;
+        }
+        says
+    }
+}
+
 fn split(split: &report::SplitReport) -> SplitReport {
     SplitReport {
         namespace: split.namespace.clone(),
@@ -134,6 +192,7 @@ fn split(split: &report::SplitReport) -> SplitReport {
         rules: split.rules.iter().map(rule).collect(),
         versions: split.versions.iter().map(version).collect(),
         apexes: split.apexes.clone(),
+        unknown: split.unknown.clone(),
     }
 }
 
@@ -198,3 +257,6 @@ fn named(counts: &[u64], name: fn(usize) -> &'static str) -> BTreeMap<String, u6
 fn milliseconds(microseconds: u64) -> f64 {
     microseconds as f64 / 1e3
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,50 +1,70 @@
-//! What each proxy has counted, over time: the answers to "how much between these two moments".
+//! What the proxies have counted, over time: the answers to "how much since then".
 //!
-//! Proxies send cumulative counters. Every report is kept for a while, then one a second, then one every ten; a moment between two
-//! reports is answered by the later one unless nothing was counted in between, so that no window ever begins too early.
+//! Proxies send cumulative counters. Of each proxy the last ones are kept; what they have grown by is added to the history of the version,
+//! which is one for the whole fleet, at the time it was heard. A proxy tells its counters in rounds, so that what is heard was counted at
+//! most a round earlier: see [`told`](crate::measure::counters::Told).
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+mod growth;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::report::{Counters as Reported, Hello, SplitReport, VersionReport};
-use crate::measure::counters::{Latency, Span, Start, Tally, VersionKey};
+use self::growth::Growth;
+use super::cells::{Cells, Names};
+use super::report::{Hello, SplitReport};
+use crate::measure::counters::{Start, Told, VersionKey, Window};
 
 /// How far back a window may begin.
 pub const REACH: SignedDuration = SignedDuration::from_mins(10);
 
-/// A report tells of nothing older: a proxy sends changed counters after at most 200 ms; as much again for their way here.
-const REPORT_COVERS: SignedDuration = SignedDuration::from_millis(400);
+/// For how long a proxy's last counters of a version are kept that it no longer reports: it forgets them sooner itself, and the version
+/// that comes back later counts from 0.
+const KEPT: SignedDuration = SignedDuration::from_mins(15);
 
-/// Reports of up to this age are all kept …
-const FINE: SignedDuration = SignedDuration::from_secs(10);
-/// … then up to this age one of each second, then one of each ten.
-const MEDIUM: SignedDuration = SignedDuration::from_mins(2);
+/// A proxy that was not asked for rounds tells changed counters after at most 200 ms.
+const UNASKED: SignedDuration = SignedDuration::from_millis(200);
+
+/// A round without changes ends without a word, as long as the last one is no older.
+const QUIET: SignedDuration = SignedDuration::from_secs(1);
+
+/// What is heard was written no longer ago.
+const WAY: SignedDuration = SignedDuration::from_millis(200);
 
 /// What the proxies have counted over the last [`REACH`].
 #[derive(Debug, Default)]
 pub struct History {
-    /// By instance. A vanished one is kept for as long as a window may reach it.
-    instances: BTreeMap<String, Instance>,
+    names: Names,
+    /// By what they call themselves.
+    numbers: HashMap<String, u32>,
+    /// By number. A vanished one is kept for as long as a window may reach it.
+    instances: HashMap<u32, Instance>,
+    /// By uid.
+    splits: HashMap<String, Split>,
+    /// The next instance's.
+    next: u32,
 }
 
 /// One process of a proxy.
 #[derive(Debug)]
 struct Instance {
+    name: String,
     /// When it began to count.
     since: Timestamp,
-    /// When it was first heard.
-    heard_from: Timestamp,
+    /// When it had first told all that it had counted.
+    heard_from: Option<Timestamp>,
     /// While nobody heard it.
-    gaps: VecDeque<Gap>,
+    gaps: Vec<Gap>,
     /// When it left the fleet.
     left: Option<Timestamp>,
     bounds_ms: Arc<[f64]>,
-    /// By uid of the Splits it has reported: since when it no longer serves them.
-    splits: HashMap<String, Option<Timestamp>>,
-    /// By uid of the Split: a report speaks of one.
-    series: HashMap<String, HashMap<VersionKey, Series>>,
+    /// Between two rounds; none where it was not asked for any, or is of a version that knows none.
+    every: Option<SignedDuration>,
+    /// All that it had counted until then has been heard.
+    told: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -53,57 +73,78 @@ struct Gap {
     until: Option<Timestamp>,
 }
 
-/// One version's counters at one proxy.
+/// A Split, as far as it is counted.
 #[derive(Debug, Default)]
-struct Series {
-    /// Oldest first. A report that changes nothing leaves no sample.
-    samples: VecDeque<Sample>,
-    /// Since when the proxy no longer reports this version.
-    absent_since: Option<Timestamp>,
+struct Split {
+    /// The instances that have reported it: since when they no longer serve it.
+    serving: HashMap<u32, Option<Timestamp>>,
+    versions: Vec<Version>,
 }
 
-#[derive(Clone, Debug)]
-struct Sample {
-    at: Timestamp,
-    /// When the counters had last changed before; the sample of that change may have been thinned out since.
-    previous: Option<Timestamp>,
-    tally: Arc<Tally>,
+#[derive(Debug)]
+struct Version {
+    name: String,
+    revision: String,
+    /// What each instance said last.
+    words: HashMap<u32, Word>,
+    /// What all have counted.
+    growth: Growth,
+}
+
+#[derive(Debug, Default)]
+struct Word {
+    cells: Cells,
     in_flight: u64,
     oldest_in_flight_ms: Option<f64>,
+    /// Since when the instance no longer reports the version.
+    absent_since: Option<Timestamp>,
 }
 
 impl History {
     /// A proxy has introduced itself, for the first time or again.
-    pub fn hello(&mut self, hello: &Hello, now: Timestamp) {
+    pub fn hello(&mut self, hello: &Hello) {
+        let number = self.numbers.get(&hello.instance).copied();
+        let number = number.unwrap_or_else(|| {
+            self.next += 1;
+            self.numbers.insert(hello.instance.clone(), self.next);
+            self.next
+        });
         let instance = self
             .instances
-            .entry(hello.instance.clone())
-            .or_insert_with(|| Instance {
-                since: hello.since,
-                heard_from: now,
-                gaps: VecDeque::new(),
-                left: None,
-                bounds_ms: Arc::from(hello.latency_bounds_ms.as_slice()),
-                splits: HashMap::new(),
-                series: HashMap::new(),
-            });
+            .entry(number)
+            .or_insert_with(|| Instance::new(hello));
         instance.left = None;
-        instance.close_gap(now);
+        let every = hello.every_ms.and_then(|ms| i64::try_from(ms).ok());
+        instance.every = every.map(SignedDuration::from_millis);
+    }
+
+    /// A proxy has told all that it had counted.
+    pub fn told(&mut self, instance: &str, now: Timestamp) {
+        if let Some(instance) = self.instance(instance) {
+            instance.told(now);
+        }
+    }
+
+    /// A proxy has said all that it had to say at first; one that is to tell of rounds is still to tell of the first.
+    pub fn said_all(&mut self, instance: &str, now: Timestamp) {
+        if let Some(instance) = self.instance(instance)
+            && instance.every.is_none()
+        {
+            instance.told(now);
+        }
     }
 
     /// A proxy's stream broke.
     pub fn lost(&mut self, instance: &str, now: Timestamp) {
-        if let Some(instance) = self.instances.get_mut(instance) {
-            instance.gaps.push_back(Gap {
-                from: now,
-                until: None,
-            });
+        if let Some(instance) = self.instance(instance) {
+            let from = instance.told_until(now);
+            instance.gaps.push(Gap { from, until: None });
         }
     }
 
     /// A proxy is no longer of the fleet, or another process has taken its place: there is nothing more to be heard of it.
     pub fn left(&mut self, instance: &str, now: Timestamp) {
-        if let Some(instance) = self.instances.get_mut(instance) {
+        if let Some(instance) = self.instance(instance) {
             instance.left.get_or_insert(now);
             instance.close_gap(now);
         }
@@ -111,409 +152,236 @@ impl History {
 
     /// A proxy has reported a Split.
     pub fn report(&mut self, instance: &str, report: &SplitReport, now: Timestamp) {
-        let Some(instance) = self.instances.get_mut(instance) else {
+        let Some(&number) = self.numbers.get(instance) else {
             return;
         };
-        instance.splits.insert(report.uid.clone(), None);
-        instance.mark_absent(&report.uid, now);
-        let of_split = instance.series.entry(report.uid.clone()).or_default();
-        for version in &report.versions {
-            let series = of_split.entry(key(report, version)).or_default();
-            series.absent_since = None;
-            series.add(version, &instance.bounds_ms, now);
+        if !self.splits.contains_key(&report.uid) {
+            self.splits.insert(report.uid.clone(), Split::default());
+        }
+        let Some(split) = self.splits.get_mut(&report.uid) else {
+            return;
+        };
+        split.serving.insert(number, None);
+        split.mark_absent(number, now);
+        for reported in &report.versions {
+            let version = split.version(&reported.name, &reported.revision);
+            let cells = self.names.pack(&reported.counters);
+            let word = version.words.entry(number).or_default();
+            if word.cells != cells {
+                version.growth.add(&cells.since(&word.cells), now);
+            }
+            *word = Word {
+                cells,
+                in_flight: reported.in_flight,
+                oldest_in_flight_ms: reported.oldest_in_flight_ms,
+                absent_since: None,
+            };
         }
     }
 
     /// A proxy no longer serves a Split.
     pub fn gone(&mut self, instance: &str, uid: &str, now: Timestamp) {
-        if let Some(instance) = self.instances.get_mut(instance) {
-            instance.splits.insert(uid.to_owned(), Some(now));
-            instance.mark_absent(uid, now);
+        let split = self.splits.get_mut(uid);
+        if let Some((&number, split)) = self.numbers.get(instance).zip(split) {
+            split.serving.insert(number, Some(now));
+            split.mark_absent(number, now);
         }
     }
 
     /// Forgets what no window can reach any more.
     pub fn prune(&mut self, now: Timestamp) {
-        let horizon = now.checked_sub(REACH).unwrap_or(Timestamp::MIN);
-        let reachable = |end: Option<Timestamp>| end.is_none_or(|end| end > horizon);
+        let reachable =
+            |end: Option<Timestamp>, reach| end.is_none_or(|end| now.duration_since(end) < reach);
         self.instances
-            .retain(|_, instance| reachable(instance.left));
+            .retain(|_, instance| reachable(instance.left, REACH));
+        let instances = &self.instances;
+        self.numbers
+            .retain(|_, number| instances.contains_key(number));
         for instance in self.instances.values_mut() {
-            instance.gaps.retain(|gap| reachable(gap.until));
-            instance
-                .splits
-                .retain(|_, absent_since| reachable(*absent_since));
-            instance.series.retain(|_, of_split| {
-                of_split.retain(|_, series| reachable(series.absent_since));
-                !of_split.is_empty()
-            });
-            for series in instance.series.values_mut().flat_map(HashMap::values_mut) {
-                series.thin(now, horizon);
-            }
+            instance.gaps.retain(|gap| reachable(gap.until, REACH));
         }
+        let instances = &self.instances;
+        for split in self.splits.values_mut() {
+            split.serving.retain(|number, absent_since| {
+                instances.contains_key(number) && reachable(*absent_since, REACH)
+            });
+            for version in &mut split.versions {
+                version.words.retain(|number, word| {
+                    instances.contains_key(number) && reachable(word.absent_since, KEPT)
+                });
+                version.growth.thin(now);
+            }
+            split
+                .versions
+                .retain(|version| !(version.words.is_empty() && version.growth.is_empty()));
+        }
+        self.splits
+            .retain(|_, split| !(split.serving.is_empty() && split.versions.is_empty()));
     }
 
-    /// One span per proxy that serves the Split and was in the fleet at `from` or later.
-    pub fn between(&self, version: &VersionKey, from: Timestamp, until: Timestamp) -> Vec<Span> {
-        let after_from = |end: Option<Timestamp>| end.is_none_or(|end| end >= from);
-        let serves = |instance: &Instance| {
-            after_from(instance.left)
-                && instance
-                    .splits
-                    .get(&version.uid)
-                    .is_some_and(|absent| after_from(*absent))
+    /// How far the proxies have told what they count for a Split; none where no proxy serves it.
+    pub fn told_until(&self, uid: &str, now: Timestamp) -> Option<Told> {
+        let serving = self.splits.get(uid)?.serving.iter();
+        let serving = serving.filter(|(_, absent_since)| absent_since.is_none());
+        let instances = serving.filter_map(|(number, _)| self.instances.get(number));
+        let told = instances
+            .filter(|instance| instance.left.is_none())
+            .map(|instance| Told {
+                until: instance.told_until(now),
+                lag: instance.lag(),
+            });
+        told.reduce(|a, b| Told {
+            until: a.until.min(b.until),
+            lag: a.lag.max(b.lag),
+        })
+    }
+
+    /// What has been heard after `from` of what the proxies have counted for a version. None where no proxy has served the Split since.
+    pub fn window(&self, version: &VersionKey, from: Timestamp, now: Timestamp) -> Option<Window> {
+        let split = self.splits.get(&version.uid)?;
+        let instances = self.serving_after(split, from);
+        let (_, first) = instances.first()?;
+        let counted = split.find(&version.version, &version.revision);
+        let (begin, cells) = match counted {
+            Some(counted) => counted.growth.after(from, now),
+            None => (from, Cells::default()),
         };
-        let spans = self
-            .instances
-            .iter()
-            .filter(|(_, instance)| serves(instance));
-        spans
-            .map(|(name, instance)| instance.span(name, version, from, until))
+        let mut window = Window {
+            from: begin,
+            tally: self.names.unpack(&cells, &first.bounds_ms),
+            proxies: instances.len(),
+            ..Window::default()
+        };
+        for (number, instance) in &instances {
+            window.start = window.start.max(instance.start(from));
+            window.mixed_buckets |= instance.bounds_ms != first.bounds_ms;
+            if instance.left.is_some() {
+                window.gone.push(instance.name.clone());
+            } else if let Some(word) = counted.and_then(|counted| counted.words.get(number)) {
+                window.in_flight += word.in_flight;
+                let ages = [window.oldest_in_flight_ms, word.oldest_in_flight_ms];
+                window.oldest_in_flight_ms = ages.into_iter().flatten().reduce(f64::max);
+            }
+        }
+        window.gone.sort();
+        Some(window)
+    }
+
+    /// The instances that served a Split then or later.
+    fn serving_after(&self, split: &Split, from: Timestamp) -> Vec<(u32, &Instance)> {
+        let after_from = |end: Option<Timestamp>| end.is_none_or(|end| end >= from);
+        let serving = split.serving.iter();
+        serving
+            .filter(|(_, absent_since)| after_from(**absent_since))
+            .filter_map(|(number, _)| Some((*number, self.instances.get(number)?)))
+            .filter(|(_, instance)| after_from(instance.left))
             .collect()
+    }
+
+    fn instance(&mut self, name: &str) -> Option<&mut Instance> {
+        self.instances.get_mut(self.numbers.get(name)?)
     }
 }
 
 impl Instance {
+    fn new(hello: &Hello) -> Self {
+        Self {
+            name: hello.instance.clone(),
+            since: hello.since,
+            heard_from: None,
+            gaps: Vec::new(),
+            left: None,
+            bounds_ms: Arc::from(hello.latency_bounds_ms.as_slice()),
+            every: None,
+            told: hello.since,
+        }
+    }
+
+    /// What is heard was counted no longer ago, outside of gaps.
+    fn lag(&self) -> SignedDuration {
+        match self.every {
+            None => UNASKED + WAY,
+            Some(every) => every + WAY,
+        }
+    }
+
+    /// It has told all. Where that took longer than it may, that was a gap: what it counted meanwhile is heard all at once.
+    fn told(&mut self, now: Timestamp) {
+        let late = self.lag() + QUIET * 2;
+        if self.every.is_some() && self.is_heard() && now.duration_since(self.told) > late {
+            let from = self.told;
+            self.gaps.push(Gap { from, until: None });
+        }
+        self.heard_from.get_or_insert(now);
+        self.close_gap(now);
+        self.told = before(now, WAY);
+    }
+
+    /// All that it had counted until then has been heard.
+    fn told_until(&self, now: Timestamp) -> Timestamp {
+        match self.every {
+            None if self.is_heard() => before(now, self.lag()),
+            None | Some(_) => self.told,
+        }
+    }
+
+    /// It has told all at least once, and goes on.
+    fn is_heard(&self) -> bool {
+        self.heard_from.is_some() && self.gaps.last().is_none_or(|gap| gap.until.is_some())
+    }
+
     fn close_gap(&mut self, now: Timestamp) {
-        if let Some(gap) = self.gaps.back_mut() {
+        if let Some(gap) = self.gaps.last_mut() {
             gap.until.get_or_insert(now);
         }
     }
 
-    /// Marks every version of a Split as absent; a report that follows takes back those it names.
-    fn mark_absent(&mut self, uid: &str, now: Timestamp) {
-        let of_split = self.series.get_mut(uid).into_iter();
-        for series in of_split.flat_map(HashMap::values_mut) {
-            series.absent_since.get_or_insert(now);
-        }
-    }
-
-    fn span(&self, name: &str, version: &VersionKey, from: Timestamp, until: Timestamp) -> Span {
-        let series = self.series.get(&version.uid);
-        let series = series.and_then(|of_split| of_split.get(version));
-        let end = series.and_then(|series| series.last_until(until));
-        Span {
-            instance: name.to_owned(),
-            start: self.start(series, from),
-            end: end.map_or_else(|| self.nothing(), |sample| Arc::clone(&sample.tally)),
-            in_flight: end.map_or(0, |sample| sample.in_flight),
-            oldest_in_flight_ms: end.and_then(|sample| sample.oldest_in_flight_ms),
-            gone: self.left.is_some_and(|left| left < until),
-        }
-    }
-
-    fn start(&self, series: Option<&Series>, from: Timestamp) -> Start {
+    /// How much is known of what it counted from `from` on.
+    fn start(&self, from: Timestamp) -> Start {
         if self.since >= from {
-            return Start::Zero;
+            return Start::Known;
         }
-        if self.heard_from > from {
-            return Start::HeardFrom(self.heard_from);
-        }
+        let first = self.heard_from.is_none_or(|heard| heard > from);
         let in_gap = |gap: &&Gap| gap.from <= from && gap.until.is_none_or(|until| until > from);
-        if let Some(gap) = self.gaps.iter().find(in_gap) {
-            return gap.until.map_or(Start::Unheard, Start::HeardFrom);
-        }
-        match series.and_then(|series| series.at(from)) {
-            Some(sample) => Start::At(Arc::clone(&sample.tally)),
-            None => Start::Zero,
-        }
-    }
-
-    fn nothing(&self) -> Arc<Tally> {
-        Arc::new(Tally {
-            latency: Latency {
-                bounds_ms: Arc::clone(&self.bounds_ms),
-                ..Latency::default()
-            },
-            ..Tally::default()
-        })
-    }
-}
-
-impl Series {
-    fn add(&mut self, version: &VersionReport, bounds_ms: &Arc<[f64]>, now: Timestamp) {
-        if let Some(last) = self.samples.back_mut()
-            && last.in_flight == version.in_flight
-            && is_tally_of(&last.tally, &version.counters)
-        {
-            last.oldest_in_flight_ms = version.oldest_in_flight_ms;
-            return;
-        }
-        self.samples.push_back(Sample {
-            at: now,
-            previous: self.samples.back().map(|last| last.at),
-            tally: Arc::new(tally(&version.counters, bounds_ms)),
-            in_flight: version.in_flight,
-            oldest_in_flight_ms: version.oldest_in_flight_ms,
-        });
-    }
-
-    /// Where the counters stood at `from`; none where nothing had been counted yet.
-    fn at(&self, from: Timestamp) -> Option<&Sample> {
-        let before = self.last_until(from);
-        let next = self.samples.partition_point(|sample| sample.at <= from);
-        let Some(after) = self.samples.get(next) else {
-            return before;
+        let until = match (first, self.gaps.iter().find(in_gap)) {
+            (true, _) => self.heard_from,
+            (false, Some(gap)) => gap.until,
+            (false, None) => return Start::Known,
         };
-        let adjoining = after.previous == before.map(|before| before.at);
-        let quiet = after.at.duration_since(from) > REPORT_COVERS;
-        let exact = before.is_some_and(|before| before.at == from);
-        if exact || (adjoining && quiet) {
-            before
-        } else {
-            Some(after)
-        }
+        until.map_or(Start::Unheard, Start::HeardFrom)
+    }
+}
+
+impl Split {
+    fn find(&self, name: &str, revision: &str) -> Option<&Version> {
+        let mut versions = self.versions.iter();
+        versions.find(|version| version.name == name && version.revision == revision)
     }
 
-    fn last_until(&self, until: Timestamp) -> Option<&Sample> {
-        let next = self.samples.partition_point(|sample| sample.at <= until);
-        self.samples.get(next.checked_sub(1)?)
-    }
-
-    /// Keeps all young samples, fewer old ones, the last one beyond the horizon (where windows that begin there stand), and the last.
-    fn thin(&mut self, now: Timestamp, horizon: Timestamp) {
-        let beyond = self.samples.partition_point(|sample| sample.at <= horizon);
-        self.samples.drain(..beyond.saturating_sub(1));
-        let last = self.samples.pop_back();
-        let mut kept = None;
-        self.samples.retain(|sample| {
-            let stretch = stretch(sample.at, now);
-            let keep = stretch.is_none() || stretch != kept;
-            kept = stretch;
-            keep
+    fn version(&mut self, name: &str, revision: &str) -> &mut Version {
+        let is_it = |version: &Version| version.name == name && version.revision == revision;
+        let place = self.versions.iter().position(is_it);
+        let place = place.unwrap_or_else(|| {
+            self.versions.push(Version {
+                name: name.to_owned(),
+                revision: revision.to_owned(),
+                words: HashMap::new(),
+                growth: Growth::default(),
+            });
+            self.versions.len() - 1
         });
-        self.samples.extend(last);
-    }
-}
-
-/// The stretch of time of which one sample is enough, at that age; none where all are kept.
-fn stretch(at: Timestamp, now: Timestamp) -> Option<(i64, i64)> {
-    let age = now.duration_since(at);
-    if age <= FINE {
-        return None;
-    }
-    let width_s = if age <= MEDIUM { 1 } else { 10 };
-    Some((width_s, at.as_second().div_euclid(width_s)))
-}
-
-fn key(report: &SplitReport, version: &VersionReport) -> VersionKey {
-    VersionKey {
-        namespace: report.namespace.clone(),
-        split: report.name.clone(),
-        uid: report.uid.clone(),
-        version: version.name.clone(),
-        revision: version.revision.clone(),
-    }
-}
-
-fn tally(reported: &Reported, bounds_ms: &Arc<[f64]>) -> Tally {
-    let Reported {
-        requests,
-        codes,
-        outcomes,
-        fallback,
-        latency,
-    } = reported;
-    Tally {
-        requests: *requests,
-        codes: codes.clone(),
-        outcomes: outcomes.clone(),
-        fallback: fallback.clone(),
-        latency: Latency {
-            bounds_ms: Arc::clone(bounds_ms),
-            counts: latency.counts.clone(),
-            sum_ms: latency.sum_ms,
-        },
-    }
-}
-
-fn is_tally_of(tally: &Tally, reported: &Reported) -> bool {
-    let Tally {
-        requests,
-        codes,
-        outcomes,
-        fallback,
-        latency,
-    } = tally;
-    *requests == reported.requests
-        && *codes == reported.codes
-        && *outcomes == reported.outcomes
-        && *fallback == reported.fallback
-        && latency.counts == reported.latency.counts
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(ms: i64) -> Timestamp {
-        Timestamp::from_millisecond(ms).unwrap()
+        &mut self.versions[place]
     }
 
-    fn hello(instance: &str, since_ms: i64) -> Hello {
-        Hello {
-            instance: instance.into(),
-            since: at(since_ms),
-            schema: String::new(),
-            latency_bounds_ms: vec![1.0],
-            draining: false,
+    /// Marks every version as absent at an instance; a report that follows takes back those it names.
+    fn mark_absent(&mut self, instance: u32, now: Timestamp) {
+        let words = self.versions.iter_mut();
+        for word in words.filter_map(|version| version.words.get_mut(&instance)) {
+            word.absent_since.get_or_insert(now);
         }
     }
+}
 
-    fn report(requests: u64) -> SplitReport {
-        SplitReport {
-            uid: "u".into(),
-            versions: vec![VersionReport {
-                name: "canary".into(),
-                counters: Reported {
-                    requests,
-                    ..Reported::default()
-                },
-                ..VersionReport::default()
-            }],
-            ..SplitReport::default()
-        }
-    }
-
-    fn canary() -> VersionKey {
-        VersionKey {
-            namespace: String::new(),
-            split: String::new(),
-            uid: "u".into(),
-            version: "canary".into(),
-            revision: String::new(),
-        }
-    }
-
-    /// `instance start→end`, with `+` where it is gone.
-    fn spans(history: &History, from_ms: i64, until_ms: i64) -> Vec<String> {
-        let spans = history.between(&canary(), at(from_ms), at(until_ms));
-        let text = |span: &Span| {
-            let start = match &span.start {
-                Start::At(tally) => tally.requests.to_string(),
-                Start::Zero => "zero".into(),
-                Start::HeardFrom(time) => format!("from {}", time.as_millisecond()),
-                Start::Unheard => "unheard".into(),
-            };
-            format!(
-                "{} {start}>{}{}",
-                span.instance,
-                span.end.requests,
-                if span.gone { "+" } else { "" }
-            )
-        };
-        spans.iter().map(text).collect()
-    }
-
-    fn heard(reports: &[(i64, u64)]) -> History {
-        let mut history = History::default();
-        history.hello(&hello("a", 0), at(0));
-        for (ms, requests) in reports {
-            history.report("a", &report(*requests), at(*ms));
-        }
-        history
-    }
-
-    #[test]
-    fn a_window_never_begins_before_it_was_asked_to() {
-        let history = heard(&[(1_000, 10), (1_200, 20), (9_000, 30)]);
-        assert_eq!(spans(&history, 1_000, 9_500), ["a 10>30"]);
-        assert_eq!(
-            spans(&history, 1_100, 9_500),
-            ["a 20>30"],
-            "the later one, while requests come in"
-        );
-        assert_eq!(
-            spans(&history, 5_000, 9_500),
-            ["a 20>30"],
-            "nothing was counted since 1.2 s"
-        );
-        assert_eq!(spans(&history, 8_900, 9_500), ["a 30>30"]);
-        assert_eq!(spans(&history, 9_400, 9_500), ["a 30>30"]);
-        assert_eq!(
-            spans(&history, 500, 1_100),
-            ["a zero>10"],
-            "nothing had been counted"
-        );
-    }
-
-    #[test]
-    fn what_a_proxy_counted_before_it_was_heard_is_not_known() {
-        let mut history = History::default();
-        history.hello(&hello("a", 0), at(5_000));
-        history.report("a", &report(100), at(5_000));
-        assert_eq!(spans(&history, 4_000, 6_000), ["a from 5000>100"]);
-        history.hello(&hello("b", 5_500), at(5_600));
-        history.report("b", &report(7), at(5_700));
-        assert_eq!(spans(&history, 5_400, 6_000), ["a 100>100", "b zero>7"]);
-        history.lost("a", at(6_000));
-        assert_eq!(spans(&history, 6_500, 7_000)[0], "a unheard>100");
-        history.hello(&hello("a", 0), at(7_000));
-        history.report("a", &report(150), at(7_000));
-        assert_eq!(spans(&history, 6_500, 8_000)[0], "a from 7000>150");
-        assert_eq!(
-            spans(&history, 5_900, 8_000)[0],
-            "a 100>150",
-            "counters run on through a gap"
-        );
-    }
-
-    #[test]
-    fn a_proxy_that_vanished_is_named_until_no_window_reaches_it() {
-        let mut history = heard(&[(1_000, 10)]);
-        history.left("a", at(2_000));
-        assert_eq!(spans(&history, 1_500, 3_000), ["a 10>10+"]);
-        assert!(spans(&history, 2_500, 3_000).is_empty());
-        history.prune(at(700_000));
-        assert!(history.instances.is_empty());
-    }
-
-    /// The proxy is killed at 2 s; another process answers in its place at 4 s.
-    #[test]
-    fn what_a_killed_proxy_counted_is_not_waited_for_once_it_is_replaced() {
-        let mut history = heard(&[(1_000, 10)]);
-        history.lost("a", at(2_000));
-        assert_eq!(spans(&history, 1_500, 3_000), ["a 10>10"]);
-        assert_eq!(spans(&history, 2_500, 3_000), ["a unheard>10"]);
-        history.left("a", at(4_000));
-        history.hello(&hello("b", 3_900), at(4_000));
-        history.report("b", &report(5), at(4_100));
-        let found = spans(&history, 2_500, 5_000);
-        assert_eq!(found, ["a from 4000>10+", "b zero>5"]);
-        assert_eq!(spans(&history, 4_100, 5_000), ["b 5>5"]);
-    }
-
-    #[test]
-    fn a_version_without_requests_has_a_span_and_an_unknown_split_has_none() {
-        let mut history = heard(&[(1_000, 10)]);
-        let mut key = canary();
-        key.version = "stable".into();
-        let spans = history.between(&key, at(1_500), at(2_000));
-        assert_eq!(
-            (spans.len(), &spans[0].start, spans[0].end.requests),
-            (1, &Start::Zero, 0)
-        );
-        key.uid = "other".into();
-        assert!(history.between(&key, at(1_500), at(2_000)).is_empty());
-        history.gone("a", "u", at(3_000));
-        assert!(history.between(&canary(), at(3_500), at(4_000)).is_empty());
-    }
-
-    #[test]
-    fn old_samples_become_few_but_the_counters_stay() {
-        let reports: Vec<(i64, u64)> = (0..5_000)
-            .map(|n| (n * 200, 10 * u64::try_from(n).unwrap()))
-            .collect();
-        let mut history = heard(&reports);
-        history.prune(at(1_000_000));
-        let samples = history.instances["a"].series["u"][&canary()].samples.len();
-        assert!((150..250).contains(&samples), "{samples}");
-        assert_eq!(spans(&history, 995_000, 1_000_000), ["a 49750>49990"]);
-        // A second's sample stands for that second: the window begins up to a second later, never earlier.
-        assert_eq!(spans(&history, 950_100, 1_000_000), ["a 47550>49990"]);
-
-        // A version that nobody asks for ten minutes keeps its place.
-        history.prune(at(9_000_000));
-        assert_eq!(spans(&history, 8_999_000, 9_000_000), ["a 49990>49990"]);
-    }
+fn before(time: Timestamp, by: SignedDuration) -> Timestamp {
+    time.checked_sub(by).unwrap_or(Timestamp::MIN)
 }

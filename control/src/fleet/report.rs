@@ -1,8 +1,10 @@
 //! What a proxy says on its admin port: the lines of `GET /splits?watch=1`, and the answer of `GET /splits/{namespace}/{name}`.
 //!
 //! The stream is newline-delimited JSON, one [`Line`] a line. It begins with `hello`; then comes every Split that the proxy serves, a
-//! `ping` that says that these were all, and each Split again the moment its table state changes (that line *is* the acknowledgement) or, at most every 200 ms, when its counters
-//! changed. A proxy with nothing to say sends a `ping` every 5 s, so that silence means trouble.
+//! `ping` that says that these were all, and each Split again the moment its table state changes (that line *is* the acknowledgement) or
+//! when its counters have changed. These are told in rounds: 200 ms apart, or as many as `&every=MS` asks for. A proxy that is asked says
+//! `told` at the end of a round, at least once a second or once in two rounds. A proxy with nothing to say sends a `ping` every 5 s, so
+//! that silence means trouble.
 //!
 //! Fields may be added; a reader ignores those it does not know.
 
@@ -28,6 +30,8 @@ pub enum Line {
     Draining(bool),
     /// Nothing more to say for now, but here.
     Ping(Ping),
+    /// All that had been counted when this was written has been told. Only where `every` was asked for.
+    Told(Told),
 }
 
 /// Who speaks.
@@ -45,6 +49,9 @@ pub struct Hello {
     /// Whether it is draining.
     #[serde(default)]
     pub draining: bool,
+    /// The time between two rounds of counters in milliseconds, as was asked for; absent where it was not, or the proxy is an older one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every_ms: Option<u64>,
 }
 
 /// A Split as one proxy serves it.
@@ -69,6 +76,9 @@ pub struct SplitReport {
     /// listen.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub apexes: Vec<u16>,
+    /// Fields of its spec that the proxy does not know or does not serve, as paths: it serves the rest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<String>,
 }
 
 /// One rule's shares, as fractions of 1 by version name.
@@ -151,6 +161,10 @@ pub struct Gone {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ping {}
 
+/// A line without content.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,6 +193,7 @@ mod tests {
                 schema: SCHEMA.into(),
                 latency_bounds_ms: vec![1.0, 2.5],
                 draining: false,
+                every_ms: None,
             }),
             r#"{"hello":{"instance":"i1","since":"2026-01-02T03:04:05Z","schema":"v1alpha1","latencyBoundsMs":[1.0,2.5],"draining":false}}"#,
         );

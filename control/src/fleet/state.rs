@@ -1,13 +1,14 @@
 //! What is known of every proxy, as its stream tells it. No I/O.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::history::History;
 use super::members::{Key, Listed, Place};
-use super::report::{Counters, Hello, Line, SplitReport, VersionReport};
+use super::report::{Counters, Hello, Line, SCHEMA, SplitReport, VersionReport};
 use super::verify::{self, Word};
 use crate::api::split::{EffectiveShares, SplitSpec};
 use crate::rollout::observed::Fleet as View;
@@ -20,7 +21,16 @@ pub struct State {
     pub history: History,
     /// Who is there has been listed.
     pub is_listed: bool,
+    /// By uid of a Split, what a proxy said of it last: what all say is kept once.
+    shared: HashMap<Arc<str>, Arc<SplitReport>>,
+    /// How many proxies each fleet lists that serve.
+    sizes: HashMap<String, usize>,
+    /// Who is still to be woken.
+    waiting: BTreeSet<Wake>,
 }
+
+/// In a fleet of up to so many proxies, every word of any wakes whom it concerns at once.
+const FEW: usize = 16;
 
 /// One proxy.
 #[derive(Debug)]
@@ -35,13 +45,18 @@ struct Member {
     /// It has said that it is about to go.
     draining: bool,
     /// By uid.
-    splits: HashMap<String, Said>,
+    splits: HashMap<Arc<str>, Said>,
 }
 
 /// What a proxy said last of a Split.
 #[derive(Debug)]
 struct Said {
-    report: SplitReport,
+    /// Without what every request changes: the counters are in the history, and in flight stands here.
+    report: Arc<SplitReport>,
+    /// In flight, by version.
+    in_flight: Box<[u64]>,
+    /// It was said since the hello.
+    is_current: bool,
     /// Since when it has said, at this generation, that effective is as desired.
     as_desired_since: Option<Timestamp>,
 }
@@ -66,6 +81,8 @@ pub enum Wake {
         namespace: String,
         /// Its name.
         name: String,
+        /// Its uid.
+        uid: Arc<str>,
     },
     /// Everybody.
     All,
@@ -84,6 +101,10 @@ impl State {
     /// Takes up who is listed now; returns who has come and who has left.
     pub fn list(&mut self, listed: BTreeMap<Key, Listed>, now: Timestamp) -> (Vec<Key>, Vec<Key>) {
         self.is_listed = true;
+        self.sizes.clear();
+        for listed in listed.values().filter(|listed| listed.serves) {
+            *self.sizes.entry(listed.fleet.clone()).or_default() += 1;
+        }
         let left: Vec<Key> = self
             .members
             .keys()
@@ -108,26 +129,63 @@ impl State {
         (came, left)
     }
 
-    /// Takes up what a proxy says; returns whom that concerns.
+    /// Takes up what a proxy says; returns whom to wake now. With many proxies that is whoever waits for the last of them to say the same;
+    /// others wait, see [`State::waiting`]: each of them looks at all proxies.
     pub fn hear(&mut self, key: &Key, line: Line, now: Timestamp) -> Option<Wake> {
+        let wake = self.take_up(key, line, now)?;
+        let fleet = &self.members.get(key)?.listed.fleet;
+        let size = self.sizes.get(fleet).copied().unwrap_or_default();
+        if size <= FEW || self.all_agree(&wake, key, size) {
+            return Some(wake);
+        }
+        self.waiting.insert(wake);
+        None
+    }
+
+    /// Whether all proxies of a fleet of that size say the same of a Split as one of them.
+    fn all_agree(&self, wake: &Wake, key: &Key, size: usize) -> bool {
+        let Wake::Split { uid, .. } = wake else {
+            return false;
+        };
+        let said = self
+            .members
+            .get(key)
+            .and_then(|member| member.splits.get(uid));
+        // One more is shared by all.
+        said.is_some_and(|said| Arc::strong_count(&said.report) > size)
+    }
+
+    /// Who is still to be woken, and is no longer. Empty for a fleet of a few.
+    pub fn waiting(&mut self) -> BTreeSet<Wake> {
+        let waiting = std::mem::take(&mut self.waiting);
+        match waiting.contains(&Wake::All) {
+            true => BTreeSet::from([Wake::All]),
+            false => waiting,
+        }
+    }
+
+    /// Whether somebody is still to be woken.
+    pub fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    fn take_up(&mut self, key: &Key, line: Line, now: Timestamp) -> Option<Wake> {
         let member = self.members.get_mut(key)?;
         match line {
-            Line::Hello(hello) => {
-                member.greet(hello, &mut self.history, now);
-                Some(Wake::All)
-            }
+            Line::Hello(hello) => member.greet(hello, &mut self.history, now),
             Line::Split(report) => {
                 let instance = &member.hello.as_ref()?.instance;
                 self.history.report(instance, &report, now);
-                member.take_up(*report, now)
+                member.take_up(*report, &mut self.shared, now)
             }
             Line::Gone(gone) => {
                 let instance = &member.hello.as_ref()?.instance;
                 self.history.gone(instance, &gone.uid, now);
-                member.splits.remove(&gone.uid);
+                member.splits.remove(gone.uid.as_str());
                 Some(Wake::Split {
                     namespace: gone.namespace,
                     name: gone.name,
+                    uid: Arc::from(gone.uid),
                 })
             }
             // A draining proxy still serves what it has and counts as before, but nobody new is sent to it.
@@ -135,11 +193,37 @@ impl State {
                 let before = std::mem::replace(&mut member.draining, draining);
                 (before != draining).then_some(Wake::All)
             }
+            Line::Ping(_) if member.told_all => None,
             Line::Ping(_) => {
                 member.told_all = true;
+                let instance = &member.hello.as_ref()?.instance;
+                let unsaid = member.splits.extract_if(|_, said| !said.is_current);
+                let unsaid: Vec<Arc<str>> = unsaid.map(|(uid, _)| uid).collect();
+                for uid in &unsaid {
+                    self.history.gone(instance, uid, now);
+                }
+                self.history.said_all(instance, now);
+                (!unsaid.is_empty()).then_some(Wake::All)
+            }
+            Line::Told(_) => {
+                self.history.told(&member.hello.as_ref()?.instance, now);
                 None
             }
         }
+    }
+
+    /// Forgets what nobody can ask for any more.
+    pub fn prune(&mut self, now: Timestamp) {
+        self.history.prune(now);
+        self.shared
+            .retain(|_, report| Arc::strong_count(report) > 1);
+    }
+
+    /// How many proxies there are, and the most Splits that any serves; none before one has said all.
+    pub fn size(&self) -> (usize, Option<usize>) {
+        let told = self.members.values().filter(|member| member.told_all);
+        let splits = told.map(|member| member.splits.len()).max();
+        (self.members.len(), splits)
     }
 
     /// Whether all who are listed, and have begun, have said all that they had to say.
@@ -181,7 +265,7 @@ impl State {
     pub fn effective(&self, fleet: &str, uid: &str, spec: &SplitSpec) -> Vec<EffectiveShares> {
         let heard = self.counted(fleet).filter(|member| member.heard);
         let said = heard.filter_map(|member| member.splits.get(uid));
-        let reports: Vec<&SplitReport> = said.map(|said| &said.report).collect();
+        let reports: Vec<&SplitReport> = said.map(|said| &*said.report).collect();
         verify::effective(spec, &reports)
     }
 
@@ -245,83 +329,113 @@ impl Member {
         self.listed.serves || self.hello.is_some()
     }
 
-    fn greet(&mut self, hello: Hello, history: &mut History, now: Timestamp) {
-        if let Some(before) = self
-            .hello
-            .as_ref()
-            .filter(|before| before.instance != hello.instance)
-        {
+    /// A process that was heard already says the same again, as its stream was opened again: until it has, its word stands.
+    fn greet(&mut self, hello: Hello, history: &mut History, now: Timestamp) -> Option<Wake> {
+        let before = self.hello.as_ref();
+        let is_same = before.is_some_and(|before| before.instance == hello.instance);
+        if let Some(before) = before.filter(|_| !is_same) {
             history.left(&before.instance, now);
         }
-        // What was said before is said again right after the hello.
-        self.splits.clear();
+        let is_reopened = is_same && self.heard;
+        if is_reopened {
+            let said = self.splits.values_mut();
+            said.for_each(|said| said.is_current = false);
+        } else {
+            self.splits.clear();
+        }
+        let drained = std::mem::replace(&mut self.draining, hello.draining);
         self.heard = true;
         self.told_all = false;
-        self.draining = hello.draining;
-        history.hello(&hello, now);
+        history.hello(&hello);
+        let is_news = !is_reopened || drained != hello.draining;
         self.hello = Some(hello);
+        is_news.then_some(Wake::All)
     }
 
-    fn take_up(&mut self, mut report: SplitReport, now: Timestamp) -> Option<Wake> {
-        // The history has them.
-        let versions = report.versions.iter_mut();
-        versions.for_each(|version| version.counters = Counters::default());
-        let before = self.splits.get(&report.uid);
+    fn take_up(
+        &mut self,
+        mut report: SplitReport,
+        shared: &mut HashMap<Arc<str>, Arc<SplitReport>>,
+        now: Timestamp,
+    ) -> Option<Wake> {
+        let in_flight = take_counts(&mut report);
+        let (uid, report) = share(report, shared);
+        let before = self.splits.get(&uid);
         let since_before = before
             .filter(|before| before.report.generation == report.generation)
             .and_then(|before| before.as_desired_since);
-        let as_desired_since = verify::is_as_desired(&report).then(|| since_before.unwrap_or(now));
-        let concerns = before.is_none_or(|before| is_news(&before.report, &report));
-        let wake = concerns.then(|| Wake::Split {
-            namespace: report.namespace.clone(),
-            name: report.name.clone(),
-        });
+        let is_as_before = before.is_some_and(|before| Arc::ptr_eq(&before.report, &report));
+        let as_desired_since = match is_as_before {
+            true => since_before,
+            false => verify::is_as_desired(&report).then(|| since_before.unwrap_or(now)),
+        };
         let said = Said {
             report,
+            in_flight,
+            is_current: true,
             as_desired_since,
         };
-        self.splits.insert(said.report.uid.clone(), said);
+        let concerns = before.is_none_or(|before| is_news(before, &said));
+        let wake = concerns.then(|| Wake::Split {
+            namespace: said.report.namespace.clone(),
+            name: said.report.name.clone(),
+            uid: Arc::clone(&uid),
+        });
+        self.splits.insert(uid, said);
         wake
     }
 
     fn word(&self, uid: &str) -> Word<'_> {
+        let hello = self.hello.as_ref();
         Word {
             proxy: &self.listed.name,
             heard: self.heard,
-            said: self
-                .splits
-                .get(uid)
-                .map(|said| (&said.report, said.as_desired_since)),
+            schema: hello
+                .map(|hello| hello.schema.as_str())
+                .filter(|schema| *schema != SCHEMA),
+            said: self.splits.get(uid).map(|said| verify::Said {
+                report: &said.report,
+                in_flight: &said.in_flight,
+                as_desired_since: said.as_desired_since,
+            }),
         }
     }
 }
 
-/// Whether anything but the counters has changed; of what is in flight only whether there is any.
-fn is_news(before: &SplitReport, now: &SplitReport) -> bool {
-    let mut versions = before.versions.iter().zip(&now.versions);
-    before.generation != now.generation
-        || before.rules != now.rules
-        || before.apexes != now.apexes
-        || before.versions.len() != now.versions.len()
-        || !versions.all(|(before, now)| is_alike(before, now))
+/// Takes out what every request changes; returns what is in flight, by version.
+fn take_counts(report: &mut SplitReport) -> Box<[u64]> {
+    let take = |version: &mut VersionReport| {
+        version.counters = Counters::default();
+        version.oldest_in_flight_ms = None;
+        std::mem::take(&mut version.in_flight)
+    };
+    report.versions.iter_mut().map(take).collect()
 }
 
-fn is_alike(before: &VersionReport, now: &VersionReport) -> bool {
-    let VersionReport {
-        name,
-        revision,
-        live,
-        ready,
-        in_flight,
-        oldest_in_flight_ms: _,
-        counters: _,
-    } = before;
-    (name, revision, *live, *ready, *in_flight > 0)
-        == (
-            &now.name,
-            &now.revision,
-            now.live,
-            now.ready,
-            now.in_flight > 0,
-        )
+/// The same report, kept once for all who say it.
+fn share(
+    report: SplitReport,
+    shared: &mut HashMap<Arc<str>, Arc<SplitReport>>,
+) -> (Arc<str>, Arc<SplitReport>) {
+    let known = shared.get_key_value(report.uid.as_str());
+    let (uid, known) = match known {
+        Some((uid, known)) => (Arc::clone(uid), Some(known)),
+        None => (Arc::from(report.uid.as_str()), None),
+    };
+    if let Some(known) = known.filter(|known| ***known == report) {
+        return (uid, Arc::clone(known));
+    }
+    let report = Arc::new(report);
+    shared.insert(Arc::clone(&uid), Arc::clone(&report));
+    (uid, report)
+}
+
+/// Whether anything but the counters has changed; of what is in flight only whether there is any in a version that has left.
+fn is_news(before: &Said, now: &Said) -> bool {
+    let has_left_in_flight = |said: &Said| {
+        let mut versions = said.report.versions.iter().zip(&said.in_flight);
+        versions.any(|(version, in_flight)| !version.live && *in_flight > 0)
+    };
+    !Arc::ptr_eq(&before.report, &now.report) && before.report != now.report
+        || has_left_in_flight(before) != has_left_in_flight(now)
 }

@@ -1,9 +1,9 @@
-//! One proxy's stream: `GET /splits?watch=1`, line by line, until it breaks.
+//! One proxy's stream: `GET /splits?watch=1&every=MS`, line by line, until it breaks.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{Request, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
@@ -22,6 +22,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 const HEAD_LIMIT: Duration = Duration::from_secs(5);
 /// Silence: a proxy with nothing to say pings every 5 s, so that three are missing.
 const SILENCE_LIMIT: Duration = Duration::from_secs(15);
+/// Of each connection: a proxy says some hundred lines of a kilobyte at once, and there may be a thousand proxies.
+const BUFFER_BYTES: usize = 32 << 10;
 /// Longest line taken: a Split of 20 versions with full histograms and codes is below 100 KiB.
 const LINE_MAX_BYTES: usize = 4 << 20;
 
@@ -56,9 +58,10 @@ pub enum Error {
     Closed,
 }
 
-/// Hears a proxy until its stream breaks, which it always does at last. Dropping the future closes the connection.
-pub async fn listen(address: SocketAddr, mut heard: impl FnMut(Line)) -> Error {
-    match open(address).await {
+/// Hears a proxy, which is to tell its counters that often, until its stream breaks, which it always does at last. Dropping the future
+/// closes the connection.
+pub async fn listen(address: SocketAddr, every: Duration, mut heard: impl FnMut(Line)) -> Error {
+    match open(address, every).await {
         Ok((body, connection)) => {
             tokio::select! {
                 error = read(body, &mut heard) => error,
@@ -72,15 +75,20 @@ pub async fn listen(address: SocketAddr, mut heard: impl FnMut(Line)) -> Error {
 
 type Connection = http1::Connection<TokioIo<TcpStream>, Empty<Bytes>>;
 
-async fn open(address: SocketAddr) -> Result<(Incoming, Connection), Error> {
+async fn open(address: SocketAddr, every: Duration) -> Result<(Incoming, Connection), Error> {
     let limited = |what, limit| move |_| Error::Timeout { what, limit };
     let tcp = timeout(CONNECT_LIMIT, TcpStream::connect(address))
         .await
         .map_err(limited("no connection", CONNECT_LIMIT))?
         .map_err(Error::Connect)?;
-    let (mut sender, mut connection) = http1::handshake(TokioIo::new(tcp)).await?;
+    let mut builder = http1::Builder::new();
+    let handshake = builder.max_buf_size(BUFFER_BYTES);
+    let (mut sender, mut connection) = handshake.handshake(TokioIo::new(tcp)).await?;
     let mut request = Request::new(Empty::new());
-    *request.uri_mut() = http::Uri::from_static("/splits?watch=1");
+    let path = format!("/splits?watch=1&every={}", every.as_millis());
+    if let Ok(path) = path.parse() {
+        *request.uri_mut() = path;
+    }
     if let Ok(host) = address.to_string().parse() {
         request.headers_mut().insert(header::HOST, host);
     }
@@ -100,7 +108,7 @@ async fn open(address: SocketAddr) -> Result<(Incoming, Connection), Error> {
 }
 
 async fn read(mut body: Incoming, heard: &mut impl FnMut(Line)) -> Error {
-    let mut buffer = BytesMut::new();
+    let mut begun = Vec::new();
     loop {
         let frame = match timeout(SILENCE_LIMIT, body.frame()).await {
             Ok(Some(Ok(frame))) => frame,
@@ -113,24 +121,32 @@ async fn read(mut body: Incoming, heard: &mut impl FnMut(Line)) -> Error {
                 };
             }
         };
-        if let Some(chunk) = frame.data_ref() {
-            buffer.extend_from_slice(chunk);
-        }
-        if let Err(error) = take_lines(&mut buffer, heard) {
+        if let Some(chunk) = frame.data_ref()
+            && let Err(error) = take_lines(&mut begun, chunk, heard)
+        {
             return error;
         }
     }
 }
 
-/// Takes all whole lines out of the buffer.
-fn take_lines(buffer: &mut BytesMut, heard: &mut impl FnMut(Line)) -> Result<(), Error> {
-    while let Some(end) = buffer.iter().position(|&byte| byte == b'\n') {
-        let line = buffer.split_to(end + 1);
-        if let Some(line) = parse(&line)? {
-            heard(line);
+/// Takes all whole lines out of a chunk; what is left is the beginning of the next.
+fn take_lines(
+    begun: &mut Vec<u8>,
+    chunk: &[u8],
+    heard: &mut impl FnMut(Line),
+) -> Result<(), Error> {
+    for line in chunk.split_inclusive(|&byte| byte == b'\n') {
+        if !line.ends_with(b"\n") {
+            begun.extend_from_slice(line);
+        } else if begun.is_empty() {
+            parse(line)?.into_iter().for_each(&mut *heard);
+        } else {
+            let mut whole = std::mem::take(begun); // which may be long, and is not kept
+            whole.extend_from_slice(line);
+            parse(&whole)?.into_iter().for_each(&mut *heard);
         }
     }
-    if buffer.len() > LINE_MAX_BYTES {
+    if begun.len() > LINE_MAX_BYTES {
         return Err(Error::Long);
     }
     Ok(())
@@ -146,8 +162,9 @@ fn parse(line: &[u8]) -> Result<Option<Line>, serde_json::Error> {
         Err(error) => error,
     };
     let object: Map<String, Value> = serde_json::from_slice(line)?;
-    let known =
-        |key: &String| ["hello", "split", "gone", "draining", "ping"].contains(&key.as_str());
+    let known = |key: &String| {
+        ["hello", "split", "gone", "draining", "ping", "told"].contains(&key.as_str())
+    };
     if object.keys().any(known) {
         return Err(error);
     }
@@ -160,11 +177,10 @@ mod tests {
     use super::*;
 
     fn lines(chunks: &[&str]) -> Result<Vec<Line>, Error> {
-        let mut buffer = BytesMut::new();
+        let mut begun = Vec::new();
         let mut found = Vec::new();
         for chunk in chunks {
-            buffer.extend_from_slice(chunk.as_bytes());
-            take_lines(&mut buffer, &mut |line| found.push(line))?;
+            take_lines(&mut begun, chunk.as_bytes(), &mut |line| found.push(line))?;
         }
         Ok(found)
     }

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State as Shared;
+use axum::extract::{RawQuery, State as Shared};
 use axum::routing::get;
 use futures::StreamExt;
 use tokio::net::TcpListener;
@@ -28,6 +28,8 @@ struct Said {
     /// The last word per Split, for those who come later.
     last: Mutex<BTreeMap<String, Line>>,
     lines: broadcast::Sender<Line>,
+    /// What it was asked for.
+    asked: watch::Sender<Vec<String>>,
     /// Ends every answer: the server's own end leaves its connections alone.
     killed: CancellationToken,
 }
@@ -41,11 +43,13 @@ impl Stub {
             schema: report::SCHEMA.into(),
             latency_bounds_ms: vec![1.0],
             draining: false,
+            every_ms: None,
         };
         let said = Arc::new(Said {
             hello,
             last: Mutex::default(),
             lines: broadcast::Sender::new(16),
+            asked: watch::Sender::default(),
             killed: CancellationToken::new(),
         });
         let app = Router::new()
@@ -94,8 +98,10 @@ impl Stub {
     }
 }
 
-async fn stream(Shared(said): Shared<Arc<Said>>) -> Body {
+async fn stream(Shared(said): Shared<Arc<Said>>, RawQuery(query): RawQuery) -> Body {
     let lines = said.lines.subscribe();
+    said.asked
+        .send_modify(|asked| asked.push(query.unwrap_or_default()));
     let first = [Line::Hello(said.hello.clone())];
     let last: Vec<Line> = said.last.lock().unwrap().values().cloned().collect();
     let later = futures::stream::unfold(lines, |mut lines| async {
@@ -132,6 +138,7 @@ fn report(generation: i64, effective: f64, requests: u64) -> SplitReport {
             ..VersionReport::default()
         }],
         apexes: Vec::new(),
+        unknown: Vec::new(),
     }
 }
 
@@ -254,14 +261,209 @@ async fn a_proxy_that_restarts_acknowledges_anew_and_counts_from_zero() {
         version: "canary".into(),
         revision: "abc".into(),
     };
-    let mut spans = scene.fleet.between(&key, begin, now());
-    spans.sort_by(|a, b| a.instance.cmp(&b.instance));
-    let summary: Vec<_> = spans
-        .iter()
-        .map(|s| (s.instance.as_str(), s.end.requests, s.gone))
-        .collect();
-    assert_eq!(summary, [("first", 40, true), ("second", 6, false)]);
+    let window = scene.fleet.window(&key, begin, now()).unwrap();
+    assert_eq!(window.proxies, 2);
+    assert_eq!(window.gone, ["first"]);
+    assert_eq!(window.in_flight, 1);
     scene.streams.end().await;
+}
+
+/// The fleet has grown: each proxy is asked anew for its counters, which is no loss.
+#[tokio::test]
+async fn a_stream_that_is_opened_again_for_another_pace_forgets_nothing() {
+    let stub = Stub::start("a", "127.0.0.1:0").await;
+    stub.say(report(1, 0.2, 10));
+    let mut scene = Scene::new();
+    scene.list(&[stub.listed("proxy")]);
+    let before = scene.becomes(1, View::verifies).await;
+    scene.fleet.0.pace.send_replace(Duration::from_millis(400));
+    let mut asked = stub.said.asked.subscribe();
+    let limit = Duration::from_secs(10);
+    let both = tokio::time::timeout(limit, asked.wait_for(|asked| asked.len() == 2)).await;
+    let both = both.unwrap().unwrap().clone();
+    assert_eq!(both, ["watch=1&every=200", "watch=1&every=400"]);
+    let during = scene.fleet.view("default", "u", 1);
+    assert_eq!(during.verified_at, before.verified_at);
+    stub.say(report(2, 0.2, 12));
+    scene.becomes(2, View::verifies).await;
+    scene.streams.end().await;
+}
+
+/// A proxy, as it is heard.
+struct Heard {
+    state: State,
+    key: Key,
+}
+
+impl Heard {
+    fn new() -> Self {
+        let key = Key {
+            address: SocketAddr::from(([127, 0, 0, 1], 1)),
+            pod: "1".into(),
+        };
+        let listed = Listed {
+            fleet: "default".into(),
+            name: "proxy".into(),
+            serves: true,
+            ..Listed::default()
+        };
+        let mut state = State::default();
+        state.list(BTreeMap::from([(key.clone(), listed)]), at(0));
+        Self { state, key }
+    }
+
+    fn hears(&mut self, second: i64, lines: impl IntoIterator<Item = Line>) -> Vec<Option<Wake>> {
+        let lines = lines.into_iter();
+        lines
+            .map(|line| self.state.hear(&self.key, line, at(second)))
+            .collect()
+    }
+
+    fn view(&self, generation: i64) -> View {
+        self.state.view("default", "u", generation)
+    }
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn hello(instance: &str) -> Line {
+    Line::Hello(Hello {
+        instance: instance.into(),
+        since: at(0),
+        schema: report::SCHEMA.into(),
+        latency_bounds_ms: vec![1.0],
+        draining: false,
+        every_ms: None,
+    })
+}
+
+fn split(report: SplitReport) -> Line {
+    Line::Split(Box::new(report))
+}
+
+/// data-plane.md 3: the fleet is every proxy whose entry still exists, draining ones included.
+#[test]
+fn a_draining_proxy_still_counts() {
+    let mut proxy = Heard::new();
+    let ping = Line::Ping(Ping {});
+    proxy.hears(1, [hello("a"), split(report(1, 0.2, 10)), ping]);
+    assert_eq!(proxy.hears(2, [Line::Draining(true)]), [Some(Wake::All)]);
+    assert!(proxy.view(1).verifies());
+    assert_eq!(proxy.view(2).behind, ["proxy"]);
+    proxy.hears(3, [split(report(2, 0.2, 25))]);
+    assert!(proxy.view(2).verifies());
+    let key = VersionKey {
+        namespace: "ns".into(),
+        split: "web".into(),
+        uid: "u".into(),
+        version: "canary".into(),
+        revision: "abc".into(),
+    };
+    let window = proxy.state.history.window(&key, at(2), at(4)).unwrap();
+    assert_eq!((window.tally.requests, window.gone.len()), (15, 0));
+}
+
+/// Counters wake nobody, and neither does what is in flight, unless it is the last of a version that has left the table.
+#[test]
+fn who_waits_is_woken_by_what_it_waits_for() {
+    let in_flight = |live: bool, in_flight: u64| {
+        let mut report = report(1, 0.2, in_flight);
+        report.versions[0].live = live;
+        report.versions[0].in_flight = in_flight;
+        report
+    };
+    let cases = [
+        (in_flight(true, 0), true, "the first word"),
+        (in_flight(true, 3), false, "in flight"),
+        (in_flight(true, 0), false, "and no more"),
+        (in_flight(false, 2), true, "has left the table"),
+        (in_flight(false, 1), false, "still in flight"),
+        (in_flight(false, 0), true, "done"),
+        (report(2, 0.2, 9), true, "another generation"),
+        (report(2, 0.1, 9), true, "other shares"),
+    ];
+    let mut proxy = Heard::new();
+    proxy.hears(1, [hello("a"), Line::Ping(Ping {})]);
+    for (report, wakes, what) in cases {
+        let woken = proxy.hears(2, [split(report)]);
+        assert_eq!(woken[0].is_some(), wakes, "{what}");
+    }
+}
+
+/// Every look at a Split asks all proxies: those who wait for a large fleet are woken when the last proxy has said the same, and for what
+/// becomes of the others once in a while.
+#[test]
+fn a_large_fleet_wakes_when_all_have_said_the_same() {
+    let count: u16 = 20;
+    let key = |number: u16| Key {
+        address: SocketAddr::from(([127, 0, 0, 1], 1 + number)),
+        pod: number.to_string(),
+    };
+    let listed = Listed {
+        fleet: "default".into(),
+        serves: true,
+        ..Listed::default()
+    };
+    let mut state = State::default();
+    let all = (0..count).map(|number| (key(number), listed.clone()));
+    state.list(all.collect(), at(0));
+    for number in 0..count {
+        state.hear(&key(number), hello(&number.to_string()), at(1));
+    }
+    assert_eq!(
+        state.waiting(),
+        std::collections::BTreeSet::from([Wake::All])
+    );
+    for generation in 1..3 {
+        let mut woken = Vec::new();
+        for number in 0..count {
+            let line = split(report(generation, 0.2, 0));
+            woken.push(state.hear(&key(number), line, at(2)).is_some());
+            let verified = state.view("default", "u", generation).verifies();
+            assert_eq!(verified, number + 1 == count);
+        }
+        let last = woken.pop();
+        assert_eq!(last, Some(true));
+        assert!(!woken.contains(&true));
+        assert_eq!(state.waiting().len(), 1, "the Split");
+        assert!(!state.has_waiting());
+    }
+}
+
+/// … but a Split that it does not say again is served no more.
+#[test]
+fn what_a_reopened_stream_does_not_say_again_is_gone() {
+    let mut proxy = Heard::new();
+    let other = SplitReport {
+        uid: "v".into(),
+        ..report(1, 0.2, 0)
+    };
+    let ping = || Line::Ping(Ping {});
+    proxy.hears(
+        1,
+        [
+            hello("a"),
+            split(report(1, 0.2, 0)),
+            split(other.clone()),
+            ping(),
+        ],
+    );
+    assert_eq!(proxy.hears(2, [hello("a")]), [None], "nothing new");
+    assert!(proxy.view(1).verifies(), "its word stands");
+    let woken = proxy.hears(2, [split(other), ping()]);
+    assert_eq!(woken, [None, Some(Wake::All)]);
+    assert_eq!(proxy.view(1).behind, ["proxy"]);
+
+    proxy.hears(3, [split(report(1, 0.2, 0))]);
+    proxy.state.lose(&proxy.key, at(4));
+    proxy.hears(5, [hello("a")]);
+    assert_eq!(
+        proxy.view(1).behind,
+        ["proxy"],
+        "what was said before the stream broke is to be said again"
+    );
 }
 
 #[test]
@@ -281,6 +483,7 @@ fn a_fleet_is_known_when_all_who_have_begun_have_told_all() {
         schema: report::SCHEMA.into(),
         latency_bounds_ms: vec![1.0],
         draining: false,
+        every_ms: None,
     });
     assert!(!state.is_known(), "nobody has been listed");
     state.list(

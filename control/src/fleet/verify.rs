@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::report::{RuleReport, SplitReport};
+use super::report::{RuleReport, SCHEMA, SplitReport};
 use crate::api::split::{EffectiveShares, SplitRule, SplitSpec};
 use crate::rollout::observed::Fleet as View;
 
@@ -21,8 +21,21 @@ pub struct Word<'a> {
     pub proxy: &'a str,
     /// Its stream is up: its word is current. One that is silent may have been replaced, and counts as behind.
     pub heard: bool,
-    /// What it said last, and since when it has said that effective is as desired at this generation.
-    pub said: Option<(&'a SplitReport, Option<Timestamp>)>,
+    /// The version of what it says, where that is not ours.
+    pub schema: Option<&'a str>,
+    /// What it said last of the Split.
+    pub said: Option<Said<'a>>,
+}
+
+/// What a proxy said last of a Split.
+#[derive(Clone, Copy, Debug)]
+pub struct Said<'a> {
+    /// How it serves it; what is in flight stands beside it.
+    pub report: &'a SplitReport,
+    /// In flight, by version.
+    pub in_flight: &'a [u64],
+    /// Since when it has said that effective is as desired at this generation.
+    pub as_desired_since: Option<Timestamp>,
 }
 
 /// Sums up what the proxies of a fleet say of the Split at `generation`.
@@ -31,22 +44,39 @@ pub fn view<'a>(generation: i64, words: impl Iterator<Item = Word<'a>>) -> View 
     let mut verified_at = None;
     for word in words {
         view.proxies.push(word.proxy.to_owned());
-        if let Some((report, _)) = word.said {
-            add_in_flight(&mut view.in_flight, report);
+        if let Some(said) = word.said {
+            add_in_flight(&mut view.in_flight, said);
         }
-        match word
-            .said
-            .filter(|(report, _)| word.heard && report.generation >= generation)
-        {
-            None => view.behind.push(word.proxy.to_owned()),
-            Some((_, None)) => view.short.push(word.proxy.to_owned()),
-            Some((_, Some(since))) => verified_at = verified_at.max(Some(since)),
+        match word.serves(generation) {
+            Err(lack) => view.behind.push(format!("{}{lack}", word.proxy)),
+            Ok(None) => view.short.push(word.proxy.to_owned()),
+            Ok(Some(since)) => verified_at = verified_at.max(Some(since)),
         }
     }
     if view.verifies() {
         view.verified_at = verified_at;
     }
     view
+}
+
+impl Word<'_> {
+    /// Since when it serves the Split at this generation as desired, if it does; or why it does not serve it at all: what to say after its
+    /// name, which is nothing where that is a matter of time.
+    fn serves(&self, generation: i64) -> Result<Option<Timestamp>, String> {
+        if let Some(schema) = self.schema {
+            return Err(format!(" (speaks {schema}, not {SCHEMA})"));
+        }
+        let said = self
+            .said
+            .filter(|said| said.report.generation >= generation);
+        let Some(said) = said.filter(|_| self.heard) else {
+            return Err(String::new());
+        };
+        match said.report.unknown.as_slice() {
+            [] => Ok(said.as_desired_since),
+            fields => Err(format!(" (does not know {})", fields.join(", "))),
+        }
+    }
 }
 
 /// Whether every rule's effective shares are the desired ones.
@@ -96,10 +126,13 @@ fn distance(rule: &SplitRule, effective: &BTreeMap<String, f64>) -> f64 {
         .sum()
 }
 
-fn add_in_flight(sums: &mut BTreeMap<String, u64>, report: &SplitReport) {
-    for version in &report.versions {
-        if !version.revision.is_empty() {
-            *sums.entry(version.revision.clone()).or_default() += version.in_flight;
+fn add_in_flight(sums: &mut BTreeMap<String, u64>, said: Said<'_>) {
+    for (version, in_flight) in said.report.versions.iter().zip(said.in_flight) {
+        let revision = &version.revision;
+        match sums.get_mut(revision) {
+            Some(sum) => *sum += in_flight,
+            None if revision.is_empty() => {}
+            None => drop(sums.insert(revision.clone(), *in_flight)),
         }
     }
 }
@@ -109,13 +142,12 @@ mod tests {
     use super::*;
     use crate::fleet::report::VersionReport;
 
-    fn report(generation: i64, in_flight: u64) -> SplitReport {
+    fn report(generation: i64) -> SplitReport {
         SplitReport {
             generation,
             versions: vec![VersionReport {
                 name: "canary".into(),
                 revision: "abc".into(),
-                in_flight,
                 ..VersionReport::default()
             }],
             ..SplitReport::default()
@@ -126,47 +158,83 @@ mod tests {
         Some(Timestamp::from_second(second).unwrap())
     }
 
-    fn word<'a>(
-        proxy: &'a str,
-        heard: bool,
-        said: Option<(&'a SplitReport, Option<Timestamp>)>,
-    ) -> Word<'a> {
-        Word { proxy, heard, said }
+    /// A proxy with 2 in flight.
+    fn word<'a>(proxy: &'a str, report: &'a SplitReport, since: Option<i64>) -> Word<'a> {
+        Word {
+            proxy,
+            heard: true,
+            schema: None,
+            said: Some(Said {
+                report,
+                in_flight: &[2],
+                as_desired_since: since.and_then(at),
+            }),
+        }
     }
 
     #[test]
     fn verified_is_every_proxy_at_the_generation_with_effective_as_desired() {
-        let (old, now, later) = (report(2, 1), report(3, 2), report(4, 4));
+        let (old, now, later) = (report(2), report(3), report(4));
         let none = view(3, std::iter::empty());
         assert!(!none.verifies(), "a fleet without proxies verifies nothing");
 
-        let all = view(
-            3,
-            [
-                word("a", true, Some((&now, at(5)))),
-                word("b", true, Some((&later, at(7)))),
-            ]
-            .into_iter(),
-        );
+        let all = [word("a", &now, Some(5)), word("b", &later, Some(7))];
+        let all = view(3, all.into_iter());
         assert!(all.verifies());
         assert_eq!(all.verified_at, at(7));
-        assert_eq!(all.in_flight["abc"], 6);
+        assert_eq!(all.in_flight["abc"], 4);
 
+        let silent = Word {
+            heard: false,
+            ..word("silent", &now, Some(5))
+        };
+        let new = Word {
+            said: None,
+            ..word("new", &now, None)
+        };
         let mixed = [
-            word("lags", true, Some((&old, at(1)))),
-            word("silent", false, Some((&now, at(5)))),
-            word("new", true, None),
-            word("short", true, Some((&now, None))),
-            word("good", true, Some((&now, at(5)))),
+            word("lags", &old, Some(1)),
+            silent,
+            new,
+            word("short", &now, None),
+            word("good", &now, Some(5)),
         ];
         let mixed = view(3, mixed.into_iter());
         assert_eq!(mixed.behind, ["lags", "silent", "new"]);
         assert_eq!(mixed.short, ["short"]);
         assert_eq!(mixed.verified_at, None);
         assert_eq!(
-            mixed.in_flight["abc"],
-            1 + 2 + 2 + 2,
+            mixed.in_flight["abc"], 8,
             "a silent proxy's last word on what is in flight counts"
+        );
+    }
+
+    /// A proxy of another version serves a Split without what it does not know of it.
+    #[test]
+    fn what_a_proxy_does_not_know_is_never_verified_there_and_is_named() {
+        let known = report(3);
+        let unknown = SplitReport {
+            unknown: vec!["spec.colour".into(), "spec.rules[0].shape".into()],
+            ..report(3)
+        };
+        let stranger = Word {
+            schema: Some("v9"),
+            ..word("stranger", &known, Some(5))
+        };
+        let words = [
+            word("good", &known, Some(5)),
+            word("older", &unknown, Some(5)),
+            stranger,
+        ];
+        let view = view(3, words.into_iter());
+        assert!(!view.acknowledges() && !view.verifies());
+        assert_eq!(view.proxies, ["good", "older", "stranger"]);
+        assert_eq!(
+            view.behind,
+            [
+                "older (does not know spec.colour, spec.rules[0].shape)",
+                "stranger (speaks v9, not v1alpha1)"
+            ]
         );
     }
 

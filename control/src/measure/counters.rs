@@ -1,7 +1,7 @@
 //! What the proxies have counted, as a measurement needs it: the seam between the fleet and the provider `sidestep/proxy`.
 //!
-//! The fleet hears cumulative counters and keeps a history of them; a measurement asks for two points of that history. Sums,
-//! rates and quantiles are made in the provider.
+//! The fleet hears cumulative counters, each proxy's from time to time, and keeps a history of what all of them have grown by; a
+//! measurement asks how much that was since a point of time. Rates and quantiles are made in the provider.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,48 +26,61 @@ pub struct VersionKey {
 
 /// The history of what the fleet's proxies have counted.
 pub trait Counters: Send + Sync + fmt::Debug {
-    /// What every proxy counted for a version between two times: one span per proxy that was in the fleet at `from` or later,
-    /// vanished ones included.
+    /// How far all proxies that serve the version's Split have told what they count; none where no proxy serves it.
+    fn told(&self, version: &VersionKey, now: Timestamp) -> Option<Told>;
+
+    /// What has been heard after `from` of what the proxies counted for a version, vanished ones included.
     ///
-    /// A proxy that never had a request for the version has a span too, with empty tallies; an empty answer means that no proxy
-    /// serves the Split.
-    fn between(&self, version: &VersionKey, from: Timestamp, until: Timestamp) -> Vec<Span>;
+    /// A version that never had a request has a window too, with nothing in it; none means that no proxy has served the Split since.
+    fn window(&self, version: &VersionKey, from: Timestamp, now: Timestamp) -> Option<Window>;
 
     /// How far back `from` may lie; history older than this is not kept.
     fn reach(&self) -> SignedDuration;
 }
 
-/// What one proxy counted between two times.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Span {
-    /// The proxy: random, drawn when its process starts.
-    pub instance: String,
-    /// Its counters at the first time.
+/// How far the proxies have told what they count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Of all that ended until then, nothing is missing.
+    pub until: Timestamp,
+    /// What is heard ended no longer ago than this.
+    pub lag: SignedDuration,
+}
+
+/// What the proxies have counted for a version from some time on.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Window {
+    /// It holds what was heard from then on.
+    pub from: Timestamp,
+    /// Whether all of that is known.
     pub start: Start,
-    /// Its counters at the second time, or when it was last heard before that.
-    pub end: Arc<Tally>,
-    /// Requests begun and unfinished at the end.
+    /// How much it was, over all proxies.
+    pub tally: Tally,
+    /// Requests begun and unfinished now.
     pub in_flight: u64,
     /// Age of the oldest of them, in milliseconds.
     pub oldest_in_flight_ms: Option<f64>,
-    /// It left the fleet before the second time: what it counted last may be missing.
-    pub gone: bool,
+    /// How many proxies served the Split.
+    pub proxies: usize,
+    /// Those of them that have left the fleet, by instance: what they counted last may be missing.
+    pub gone: Vec<String>,
+    /// The proxies count latencies in different buckets, which cannot be added.
+    pub mixed_buckets: bool,
 }
 
-/// Where a proxy's counters stood at the start of a span.
-#[derive(Clone, Debug, PartialEq)]
+/// How much is known of what the proxies counted from some time on; of several proxies, the greatest stands for all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Start {
-    /// There.
-    At(Arc<Tally>),
-    /// At nothing: the proxy, or the version in it, appeared later.
-    Zero,
-    /// Not known: the proxy ran already, but was first (or again) heard only at this time.
+    /// Everything.
+    #[default]
+    Known,
+    /// Not everything: a proxy ran already, but was first (or again) heard only at this time.
     HeardFrom(Timestamp),
-    /// Not known, and nobody hears the proxy now.
+    /// Not everything, and nobody hears some proxy now.
     Unheard,
 }
 
-/// Cumulative counters of one version in one proxy.
+/// Counters of one version.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tally {
     /// Requests ended.

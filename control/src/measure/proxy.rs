@@ -1,8 +1,9 @@
 //! The provider `plugin."sidestep/proxy"`: what the proxies themselves saw of a version.
 //!
-//! A measurement is the difference of two points in the history of the proxies' counters, a whole window apart. The window starts
-//! no earlier than the run, than the moment every proxy acknowledged the step's weight, and than the end of the measurement
-//! before: it never holds requests that were split otherwise, and none is counted twice.
+//! A measurement is what the proxies have counted within a window. It holds nothing that ended before the run, or before the moment every
+//! proxy acknowledged the step's weight, and nothing that was heard before the end of the measurement before: no requests that were split
+//! otherwise, and none twice. Proxies tell what they count from time to time, so a window begins that much after the run or the weight, and
+//! is read when all of them have told of it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use futures::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
-use super::counters::{Counters, Span, Start, VersionKey};
+use super::counters::{Counters, Start, Told, VersionKey, Window};
 use super::figures::{self, Figures};
 use super::{Answer, Answered, Provider, Question};
 use crate::analysis::duration;
@@ -26,6 +27,10 @@ const WINDOW: SignedDuration = SignedDuration::from_secs(30);
 
 /// Time to the next look at a weight that is not verified yet, or at a proxy that is not heard.
 const NOT_YET: SignedDuration = SignedDuration::from_secs(1);
+
+/// A window is read when no proxy is still to tell of more than this part of it. Proxies that are few tell at once; waiting for the last
+/// fraction of a second would make each measurement start a second after it is due.
+const UNTOLD: i32 = 10;
 
 /// The version that a metric is about unless it says otherwise.
 const CANARY: &str = "canary";
@@ -68,8 +73,10 @@ struct Block {
 struct Subject {
     version: String,
     window: SignedDuration,
-    /// The window starts no earlier.
+    /// Nothing in the window ended earlier.
     since: Timestamp,
+    /// Nothing in the window was heard earlier: the measurement before has it.
+    after: Option<Timestamp>,
 }
 
 impl Proxy {
@@ -99,15 +106,12 @@ impl Proxy {
         let Some(verified) = self.verified(namespace, own, &split).await? else {
             return Ok(Answer::Waiting(later(question.now, NOT_YET)));
         };
-        let since = [began(&question), verified, last_end(&question)]
-            .into_iter()
-            .flatten()
-            .max()
-            .unwrap_or(question.now);
+        let since = began(&question).max(verified).unwrap_or(question.now);
         let subject = Subject {
             version: block.version.unwrap_or_else(|| CANARY.to_owned()),
             window,
             since,
+            after: last_end(&question),
         };
         take(&*self.counters, &split, &subject, question.now)
     }
@@ -213,44 +217,66 @@ fn take(
     now: Timestamp,
 ) -> Result<Answer, String> {
     let key = key(split, &subject.version)?;
-    let full = later(subject.since, subject.window);
-    if full > now {
-        return Ok(Answer::Later(full));
-    }
-    let from = now.checked_sub(subject.window).unwrap_or(Timestamp::MIN);
-    let spans = counters.between(&key, from, now);
-    if spans.is_empty() {
+    let told = counters.told(&key, now);
+    let from = match due(subject, told, now) {
+        Ok(from) => from,
+        Err(not_yet) => return Ok(not_yet),
+    };
+    let Some((told, window)) = told.zip(counters.window(&key, from, now)) else {
         return Err(format!(
             "no proxy reports Split {}/{}: nothing was counted",
             key.namespace, key.split
         ));
+    };
+    match window.start {
+        Start::Known => {}
+        Start::Unheard => return Ok(Answer::Waiting(later(now, NOT_YET))),
+        Start::HeardFrom(heard) => {
+            let full = later(heard, subject.window + now.duration_since(told.until));
+            return Ok(Answer::Later(full.max(later(now, NOT_YET))));
+        }
     }
-    if spans.iter().any(|span| span.start == Start::Unheard) {
-        return Ok(Answer::Waiting(later(now, NOT_YET)));
-    }
-    if let Some(heard) = last_heard(&spans) {
-        return Ok(Answer::Later(later(heard, subject.window)));
-    }
-    let own = Figures::sum(&spans);
+    let beside = |version| counters.window(&self::key(split, version).ok()?, from, now);
+    let other = match subject.version.as_str() {
+        STABLE => beside(CANARY),
+        _ => beside(STABLE),
+    };
+    let (own, other) = (Figures(&window), other.as_ref().map(Figures));
     // Read before it is compared: a window in which the canary could not carry its share tells nothing about it.
-    let tested = match subject.version.as_str() {
-        STABLE => figures_of(counters, split, CANARY, from, now),
-        _ => Some(own.clone()),
+    let (tested, stable) = match subject.version.as_str() {
+        STABLE => (other, Some(own.clone())),
+        _ => (Some(own.clone()), other),
     };
-    let stable = match subject.version.as_str() {
-        STABLE => Some(own.clone()),
-        _ => figures_of(counters, split, STABLE, from, now),
-    };
-    let seconds = subject.window.as_secs_f64();
+    let seconds = now.duration_since(window.from).as_secs_f64();
     let mut result = own.to_value(seconds);
     let stable = stable.map(|stable| Value::Map(Arc::new(stable.to_value(seconds))));
     result.insert(Arc::from(STABLE), stable.unwrap_or_default());
     Ok(Answer::Result(Box::new(Answered {
         value: Value::Map(Arc::new(result)),
         kind: figures::kind(),
-        metadata: metadata(&key, from, now, spans.len(), &own),
+        metadata: metadata(&key, &window, told.until),
         doubt: tested.and_then(|tested| doubt(&tested)),
     })))
+}
+
+/// Where the window begins, or when to look again.
+fn due(subject: &Subject, told: Option<Told>, now: Timestamp) -> Result<Timestamp, Answer> {
+    let lag = told.map_or(SignedDuration::ZERO, |told| told.lag);
+    let from = later(subject.since, lag);
+    let from = subject.after.map_or(from, |after| from.max(after));
+    let full = later(from, subject.window);
+    if full > now {
+        return Err(Answer::Later(full));
+    }
+    let Some(told) = told else {
+        return Ok(from); // of which there is nothing to be had
+    };
+    let enough = later(full, -(subject.window / UNTOLD));
+    if enough > told.until {
+        let missing = enough.duration_since(told.until).min(told.lag);
+        return Err(Answer::Waiting(later(now, missing.max(NOT_YET))));
+    }
+    Ok(from.max(later(told.until, -subject.window)))
 }
 
 fn key(split: &Split, version: &str) -> Result<VersionKey, String> {
@@ -281,58 +307,33 @@ fn key(split: &Split, version: &str) -> Result<VersionKey, String> {
     })
 }
 
-fn figures_of(
-    counters: &dyn Counters,
-    split: &Split,
-    version: &str,
-    from: Timestamp,
-    now: Timestamp,
-) -> Option<Figures> {
-    let key = key(split, version).ok()?;
-    Some(Figures::sum(&counters.between(&key, from, now)))
-}
-
-/// When the last proxy was heard whose counters at the start are not known.
-fn last_heard(spans: &[Span]) -> Option<Timestamp> {
-    spans
-        .iter()
-        .filter_map(|span| match &span.start {
-            Start::HeardFrom(heard) => Some(*heard),
-            Start::At(_) | Start::Zero | Start::Unheard => None,
-        })
-        .max()
-}
-
-fn metadata(
-    key: &VersionKey,
-    from: Timestamp,
-    until: Timestamp,
-    proxies: usize,
-    figures: &Figures,
-) -> BTreeMap<String, String> {
+fn metadata(key: &VersionKey, window: &Window, until: Timestamp) -> BTreeMap<String, String> {
     let mut metadata = BTreeMap::from([
         ("version".to_owned(), key.version.clone()),
-        ("window".to_owned(), format!("{from:.3} to {until:.3}")),
-        ("proxies".to_owned(), proxies.to_string()),
+        (
+            "window".to_owned(),
+            format!("{:.3} to {until:.3}", window.from),
+        ),
+        ("proxies".to_owned(), window.proxies.to_string()),
     ]);
     if !key.revision.is_empty() {
         metadata.insert("revision".to_owned(), key.revision.clone());
     }
-    if !figures.gone.is_empty() {
-        let gone = figures.gone.join(", ");
+    if !window.gone.is_empty() {
+        let gone = window.gone.join(", ");
         metadata.insert(
             "partial".to_owned(),
             format!("left within the window: {gone}"),
         );
     }
-    if figures.mixed_buckets {
+    if window.mixed_buckets {
         let text = "no quantiles: the proxies count latencies in different buckets";
         metadata.insert("latency".to_owned(), text.to_owned());
     }
     metadata
 }
 
-fn doubt(tested: &Figures) -> Option<String> {
+fn doubt(tested: &Figures<'_>) -> Option<String> {
     let fallback = tested.fallback();
     (fallback > 0).then(|| {
         format!(
@@ -351,25 +352,48 @@ mod tests {
     use super::*;
 
     /// What the fleet would say, by version; and from when it was asked.
-    #[derive(Debug, Default)]
+    #[derive(Debug)]
     struct Fleet {
-        canary: Vec<Span>,
-        stable: Vec<Span>,
-        asked: std::sync::Mutex<Vec<(String, Timestamp, Timestamp)>>,
+        told: Option<Told>,
+        canary: Window,
+        stable: Window,
+        asked: std::sync::Mutex<Vec<(String, Timestamp)>>,
     }
 
     impl Counters for Fleet {
-        fn between(&self, key: &VersionKey, from: Timestamp, until: Timestamp) -> Vec<Span> {
+        fn told(&self, _: &VersionKey, _: Timestamp) -> Option<Told> {
+            self.told
+        }
+
+        fn window(&self, key: &VersionKey, from: Timestamp, _: Timestamp) -> Option<Window> {
             let mut asked = self.asked.lock().unwrap();
-            asked.push((key.revision.clone(), from, until));
-            match key.version.as_str() {
+            asked.push((key.revision.clone(), from));
+            let found = match key.version.as_str() {
                 CANARY => self.canary.clone(),
                 _ => self.stable.clone(),
-            }
+            };
+            Some(Window { from, ..found })
         }
 
         fn reach(&self) -> SignedDuration {
             SignedDuration::from_mins(10)
+        }
+    }
+
+    /// One whose proxies tell at once.
+    fn fleet(canary: Window, stable: Window) -> Fleet {
+        Fleet {
+            told: Some(told(40)),
+            canary,
+            stable,
+            asked: std::sync::Mutex::default(),
+        }
+    }
+
+    fn told(until: i64) -> Told {
+        Told {
+            until: time(until),
+            lag: SignedDuration::ZERO,
         }
     }
 
@@ -389,11 +413,9 @@ mod tests {
         .unwrap()
     }
 
-    fn span(requests: u64, errors: u64) -> Span {
-        Span {
-            instance: "proxy-1".to_owned(),
-            start: Start::Zero,
-            end: Arc::new(Tally {
+    fn window(requests: u64, errors: u64) -> Window {
+        Window {
+            tally: Tally {
                 requests,
                 codes: BTreeMap::from([
                     ("200".to_owned(), requests - errors),
@@ -401,10 +423,9 @@ mod tests {
                 ]),
                 outcomes: BTreeMap::from([("ok".to_owned(), requests)]),
                 ..Tally::default()
-            }),
-            in_flight: 0,
-            oldest_in_flight_ms: None,
-            gone: false,
+            },
+            proxies: 2,
+            ..Window::default()
         }
     }
 
@@ -413,6 +434,7 @@ mod tests {
             version: version.to_owned(),
             window: SignedDuration::from_secs(30),
             since: time(since),
+            after: None,
         }
     }
 
@@ -425,60 +447,89 @@ mod tests {
 
     #[test]
     fn a_window_must_have_filled() {
-        let fleet = Fleet {
-            canary: vec![span(10, 0)],
-            ..Fleet::default()
+        let mut fleet = fleet(window(10, 0), Window::default());
+        let mut at = |now: i64| {
+            fleet.told = Some(told(now));
+            take(&fleet, &split(), &subject(CANARY, 5), time(now))
         };
-        let at = |now: i64| take(&fleet, &split(), &subject(CANARY, 5), time(now));
         assert_eq!(at(5), Ok(Answer::Later(time(35))));
         assert_eq!(at(34), Ok(Answer::Later(time(35))));
         assert!(matches!(at(35), Ok(Answer::Result(_))));
         assert!(matches!(at(60), Ok(Answer::Result(_))));
         let asked = fleet.asked.lock().unwrap().clone();
-        let canary: Vec<_> = asked
-            .iter()
-            .filter(|(revision, ..)| revision == "bbb")
-            .collect();
-        assert_eq!(canary[0], &("bbb".to_owned(), time(5), time(35)));
-        assert_eq!(canary[1], &("bbb".to_owned(), time(30), time(60)));
+        let canary = asked.iter().filter(|(revision, _)| revision == "bbb");
+        let canary: Vec<Timestamp> = canary.map(|(_, from)| *from).collect();
+        assert_eq!(canary, [time(5), time(30)]);
+    }
+
+    /// Proxies tell every 9 s; the weight is verified at 0 and the window is of 30 s.
+    #[test]
+    fn a_window_holds_nothing_from_before_and_is_read_when_all_have_told() {
+        let cases = [
+            // now, told until, the measurement before, expected: read from then on, or looked at again then
+            (20, 15, None, Err(Answer::Later(time(39)))),
+            (40, 35, None, Err(Answer::Waiting(time(41)))),
+            (40, 32, None, Err(Answer::Waiting(time(44)))),
+            (40, 5, None, Err(Answer::Waiting(time(49)))),
+            (40, 36, None, Ok(time(9))),
+            (90, 81, None, Ok(time(51))),
+            // What was heard up to the last measurement it has had; what was heard later is of this one, whenever it ended.
+            (90, 87, Some(60), Ok(time(60))),
+            (80, 75, Some(60), Err(Answer::Later(time(90)))),
+            (40, 36, Some(3), Ok(time(9))),
+        ];
+        for (now, until, after, expected) in cases {
+            let told = Told {
+                until: time(until),
+                lag: SignedDuration::from_secs(9),
+            };
+            let subject = Subject {
+                after: after.map(time),
+                ..subject(CANARY, 0)
+            };
+            let found = due(&subject, Some(told), time(now));
+            assert_eq!(found, expected, "{now} {until} {after:?}");
+        }
     }
 
     #[test]
     fn a_proxy_heard_late_is_waited_for() {
-        let late = Span {
+        let late = Window {
             start: Start::HeardFrom(time(20)),
-            ..span(10, 0)
+            ..window(10, 0)
         };
-        let fleet = Fleet {
-            canary: vec![span(10, 0), late],
-            ..Fleet::default()
-        };
-        let answer = take(&fleet, &split(), &subject(CANARY, 0), time(40));
-        assert_eq!(answer, Ok(Answer::Later(time(50))));
+        let mut fleet = fleet(late, Window::default());
+        let look = |fleet: &Fleet| take(fleet, &split(), &subject(CANARY, 0), time(40));
+        assert_eq!(look(&fleet), Ok(Answer::Later(time(50))));
+        fleet.told = Some(told(37));
+        assert_eq!(
+            look(&fleet),
+            Ok(Answer::Later(time(53))),
+            "it tells 3 s later"
+        );
+        fleet.canary.start = Start::HeardFrom(time(8));
+        assert_eq!(
+            look(&fleet),
+            Ok(Answer::Later(time(41))),
+            "never at once: that would be a loop"
+        );
     }
 
     /// One that was killed comes back, or leaves: nobody knows when.
     #[test]
     fn a_proxy_that_is_not_heard_is_waited_for_and_asked_about_again() {
-        let silent = Span {
+        let silent = Window {
             start: Start::Unheard,
-            ..span(10, 0)
+            ..window(10, 0)
         };
-        let fleet = Fleet {
-            canary: vec![span(10, 0), silent],
-            ..Fleet::default()
-        };
+        let fleet = fleet(silent, Window::default());
         let answer = take(&fleet, &split(), &subject(CANARY, 0), time(40));
         assert_eq!(answer, Ok(Answer::Waiting(time(41))));
     }
 
     #[test]
     fn the_result_holds_the_version_and_stable_beside_it() {
-        let fleet = Fleet {
-            canary: vec![span(100, 3)],
-            stable: vec![span(900, 9)],
-            ..Fleet::default()
-        };
+        let fleet = fleet(window(100, 3), window(900, 9));
         let canary = answered(&fleet, CANARY).value.to_json();
         assert_eq!(
             (&canary["requests"], &canary["errorRate"]),
@@ -494,10 +545,7 @@ mod tests {
 
     #[test]
     fn every_field_of_the_result_is_known_beforehand() {
-        let fleet = Fleet {
-            canary: vec![span(1, 0)],
-            ..Fleet::default()
-        };
+        let fleet = fleet(window(1, 0), Window::default());
         let answered = answered(&fleet, CANARY);
         let (crate::analysis::expr::Type::Object(kind), Value::Map(value)) =
             (&answered.kind, &answered.value)
@@ -509,15 +557,9 @@ mod tests {
 
     #[test]
     fn a_window_with_fallback_is_in_doubt_whichever_version_is_measured() {
-        let mut short = span(10, 0);
-        let mut tally = (*short.end).clone();
-        tally.fallback = BTreeMap::from([("unready".to_owned(), 4)]);
-        short.end = Arc::new(tally);
-        let fleet = Fleet {
-            canary: vec![short],
-            stable: vec![span(90, 0)],
-            ..Fleet::default()
-        };
+        let mut short = window(10, 0);
+        short.tally.fallback = BTreeMap::from([("unready".to_owned(), 4)]);
+        let fleet = fleet(short, window(90, 0));
         for version in [CANARY, STABLE] {
             let doubt = answered(&fleet, version).doubt.unwrap();
             assert!(
@@ -530,17 +572,11 @@ mod tests {
 
     #[test]
     fn a_proxy_that_left_is_named() {
-        let fleet = Fleet {
-            canary: vec![
-                span(1, 0),
-                Span {
-                    instance: "proxy-2".to_owned(),
-                    gone: true,
-                    ..span(1, 0)
-                },
-            ],
-            ..Fleet::default()
+        let one_left = Window {
+            gone: vec!["proxy-2".to_owned()],
+            ..window(1, 0)
         };
+        let fleet = fleet(one_left, Window::default());
         let metadata = answered(&fleet, CANARY).metadata;
         assert_eq!(metadata["partial"], "left within the window: proxy-2");
         assert_eq!(metadata["proxies"], "2");
@@ -549,7 +585,9 @@ mod tests {
     #[test]
     fn what_cannot_be_measured_is_said() {
         let take = |version: &str| {
-            take(&Fleet::default(), &split(), &subject(version, 0), time(40)).unwrap_err()
+            let mut fleet = fleet(Window::default(), Window::default());
+            fleet.told = None;
+            take(&fleet, &split(), &subject(version, 0), time(40)).unwrap_err()
         };
         assert_eq!(
             take(CANARY),

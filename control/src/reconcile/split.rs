@@ -16,7 +16,7 @@ use super::status::difference;
 use super::{Context, Error};
 use crate::api::Split;
 use crate::api::split::SplitStatus;
-use crate::rollout::observed::Fleet as View;
+use crate::rollout::observed::{Fleet as View, named};
 use crate::routing::govern::Governed;
 use crate::routing::notice::{Notice, Reason, on_splits};
 use crate::routing::split::{ReadSplit, read};
@@ -181,20 +181,20 @@ fn verified(view: &View, about: &[&Notice]) -> Says {
         return says(
             false,
             "Unacknowledged",
-            format!("not acknowledged by {}", view.behind.join(", ")),
+            format!("not acknowledged by {}", named(&view.behind)),
         );
     }
     if !view.short.is_empty() {
         let message = format!(
             "too few ready pods for the shares asked for, at {}",
-            view.short.join(", ")
+            named(&view.short)
         );
         return says(false, "Short", message);
     }
     says(
         true,
         "Verified",
-        format!("served by {}", view.proxies.join(", ")),
+        format!("served by {}", named(&view.proxies)),
     )
 }
 

@@ -287,6 +287,7 @@ impl<'a> Assembly<'a> {
             name: split.name.clone(),
             uid: split.uid.clone(),
             generation: split.generation,
+            unknown: split.unknown.clone(),
             fallback: match spec.fallback.unwrap_or_default() {
                 WrittenFallback::Redistribute => Fallback::Redistribute,
                 WrittenFallback::Refuse => Fallback::Refuse,

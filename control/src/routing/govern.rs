@@ -71,6 +71,7 @@ mod tests {
             fleet: String::new(),
             services: services.iter().map(|&s| s.into()).collect(),
             spec: Err(String::new()),
+            unknown: Vec::new(),
         }
     }
 

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use serde::Deserialize;
+use serde_ignored::Path;
 use serde_json::Value;
 
 use crate::api::Split;
@@ -43,12 +44,16 @@ pub struct ReadSplit {
     pub services: BTreeSet<String>,
     /// What to serve, or why it cannot be.
     pub spec: Result<SplitSpec, String>,
+    /// Fields of the spec that are not served, by path: those of a newer version, and those that no proxy serves yet.
+    pub unknown: Vec<String>,
 }
 
 /// Reads a Split; what is wrong with it ends up in `spec`.
 pub fn read(raw: &RawSplit) -> ReadSplit {
     let metadata = &raw.metadata;
     let name = metadata.name.clone().unwrap_or_default();
+    let mut unknown = Vec::new();
+    let spec = parse(&raw.spec, &mut unknown);
     ReadSplit {
         namespace: metadata.namespace.clone().unwrap_or_default(),
         uid: metadata.uid.clone().unwrap_or_default(),
@@ -65,18 +70,34 @@ pub fn read(raw: &RawSplit) -> ReadSplit {
             .unwrap_or(DEFAULT_FLEET)
             .to_owned(),
         services: services_meant(&raw.spec),
-        spec: parse(&raw.spec),
+        spec,
+        unknown,
     }
 }
 
-fn parse(spec: &Value) -> Result<SplitSpec, String> {
-    let spec: SplitSpec =
-        Deserialize::deserialize(spec).map_err(|error| format!("spec: {error}"))?;
+fn parse(spec: &Value, unknown: &mut Vec<String>) -> Result<SplitSpec, String> {
+    let spec: SplitSpec = serde_ignored::deserialize(spec, |path| unknown.push(field(&path)))
+        .map_err(|error| format!("spec: {error}"))?;
+    let rules = spec.rules.iter().enumerate();
+    let with_routes = rules.filter(|(_, rule)| !rule.routes.is_empty());
+    unknown.extend(with_routes.map(|(index, _)| format!("spec.rules[{index}].routes")));
     let complaints = complaints(&spec);
     if complaints.is_empty() {
         Ok(spec)
     } else {
         Err(complaints.join("; "))
+    }
+}
+
+/// A field of the spec, as `spec.rules[0].weights`.
+fn field(path: &Path<'_>) -> String {
+    match path {
+        Path::Root => "spec".to_owned(),
+        Path::Seq { parent, index } => format!("{}[{index}]", field(parent)),
+        Path::Map { parent, key } => format!("{}.{key}", field(parent)),
+        Path::Some { parent }
+        | Path::NewtypeStruct { parent }
+        | Path::NewtypeVariant { parent } => field(parent),
     }
 }
 
@@ -257,6 +278,28 @@ mod tests {
                 "spec.apexes[2].listen: must be 1 to 65535",
             ],
         );
+    }
+
+    /// control-plane.md 1: such a Split is not verified where the field is not known.
+    #[test]
+    fn a_split_is_served_without_the_fields_that_are_not_known_and_they_are_named() {
+        let version = json!({"name": "stable", "service": "a", "region": {"name": "eu"}});
+        let route = json!({"name": "beta", "version": "stable", "matches": []});
+        let rule = json!({"services": ["web"], "ports": ["http"], "weights": {"stable": 1}, "stickiness": "cookie", "routes": [route]});
+        let raw = RawSplit {
+            spec: json!({"versions": [version], "rules": [rule], "limits": [1]}),
+            ..RawSplit::default()
+        };
+        let mut split = read(&raw);
+        assert!(split.spec.is_ok());
+        split.unknown.sort();
+        let expected = [
+            "spec.limits",
+            "spec.rules[0].routes",
+            "spec.rules[0].stickiness",
+            "spec.versions[0].region",
+        ];
+        assert_eq!(split.unknown, expected);
     }
 
     #[test]

@@ -187,6 +187,11 @@ pub(crate) struct Glance {
 }
 
 impl Glance {
+    /// Whether requests are in flight.
+    pub(crate) const fn is_in_flight(&self) -> bool {
+        self.in_flight > 0
+    }
+
     pub(super) fn add(&mut self, cells: &Cells) {
         let sum = |counters: &[Counter]| counters.iter().map(Counter::value).sum::<u64>();
         self.in_flight += cells.in_flight.value();

@@ -47,6 +47,7 @@ pub(crate) fn parts(weights: [u32; 2]) -> Parts {
         name: "web".to_owned(),
         uid: "uid-1".to_owned(),
         generation: 1,
+        unknown: Vec::new(),
         versions: vec![version("stable"), version("canary")],
         rules: vec![Rule {
             services: vec!["web".to_owned()],

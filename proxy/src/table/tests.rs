@@ -23,6 +23,7 @@ fn split() -> Split {
         name: "web".to_owned(),
         uid: "uid-1".to_owned(),
         generation: 3,
+        unknown: Vec::new(),
         stable: Some(0),
         versions: vec![version("stable"), version("canary")],
         rules: vec![Rule {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 
+use super::observed::named;
 use super::plan::Routing;
 use super::split::Split;
 use super::time;
@@ -89,8 +90,8 @@ pub(super) fn missing(turn: &Turn<'_>) -> String {
     ) {
         (true, _, _) => "a proxy to serve the Split: none is there".to_owned(),
         (false, [], []) => "the proxies to acknowledge the Split".to_owned(),
-        (false, [], short) => format!("ready endpoints at proxies {}", short.join(", ")),
-        (false, behind, _) => format!("proxies to acknowledge the Split: {}", behind.join(", ")),
+        (false, [], short) => format!("ready endpoints at proxies {}", named(short)),
+        (false, behind, _) => format!("proxies to acknowledge the Split: {}", named(behind)),
     }
 }
 

@@ -369,10 +369,33 @@ impl Fleet {
     }
 }
 
+/// Proxies of which a message speaks by name.
+const NAMED: usize = 10;
+
+/// Names of proxies for a message: the first of them, and how many more there are. A fleet may have thousands.
+#[must_use]
+pub fn named(proxies: &[String]) -> String {
+    let some = proxies.iter().take(NAMED).map(String::as_str);
+    let text = some.collect::<Vec<_>>().join(", ");
+    match proxies.len().saturating_sub(NAMED) {
+        0 => text,
+        others => format!("{text} and {others} more"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_message_names_ten_proxies_and_counts_the_others() {
+        let proxies =
+            |count: usize| -> Vec<String> { (0..count).map(|n| format!("p{n}")).collect() };
+        assert_eq!(named(&proxies(2)), "p0, p1");
+        assert!(named(&proxies(10)).ends_with("p8, p9"));
+        assert!(named(&proxies(1_000)).ends_with("p8, p9 and 990 more"));
+    }
 
     fn set(change: &Value) -> Option<Revision> {
         let mut set = json!({

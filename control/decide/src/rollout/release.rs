@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::acknowledgement::{missing, note_departures};
 use super::decision::Action;
-use super::observed::{Revision, WrittenSplit};
+use super::observed::{Revision, WrittenSplit, named};
 use super::plan::DRAIN_TIMEOUT_SECONDS;
 use super::split::{STABLE, Split, Version, of_rules};
 use super::time;
@@ -161,7 +161,7 @@ fn delete_services(turn: &mut Turn<'_>) {
     }
     let leftover = &turn.observed.fleet.leftover;
     if !leftover.is_empty() {
-        let message = format!("proxies to leave the Split: {}", leftover.join(", "));
+        let message = format!("proxies to leave the Split: {}", named(leftover));
         return turn.wait_after("acknowledgement", message, None);
     }
     for replica_set in names {

@@ -473,6 +473,7 @@ async fn splits(Shared((mut table, mut silent)): Shared<Told>) -> Body {
         schema: "v1alpha1".into(),
         latency_bounds_ms: Vec::new(),
         draining: false,
+        every_ms: None,
     });
     table.mark_changed();
     let lines = futures::stream::unfold((table, silent.clone()), |(mut table, mut silent)| async {
@@ -527,6 +528,7 @@ fn report(planned: &PlannedSplit, apexes: &[u16]) -> Line {
         rules: split.rules.iter().zip(&planned.plans).map(rule).collect(),
         versions: split.versions.iter().map(version).collect(),
         apexes: apexes.to_vec(),
+        unknown: split.unknown.clone(),
     }))
 }
 

@@ -274,6 +274,7 @@ pub(super) fn split(versions: &[(u32, &[SocketAddr])], protocol: Protocol) -> Pa
         name: "web".into(),
         uid: "uid-web".into(),
         generation: 3,
+        unknown: Vec::new(),
         versions: versions.iter().enumerate().map(version).collect(),
         rules: vec![Rule {
             services: vec!["web".into()],
