@@ -536,7 +536,7 @@ mod tests {
     /// What a look at the state alone leaves out is told by the next that is not; what has left the table and is done is told at once.
     #[tokio::test]
     async fn a_look_at_the_state_passes_over_counters() {
-        let shop = shop(1, [0, 5]);
+        let shop = open_shop(1, None);
         let mut told = Told::default();
         let mut look = |look| {
             let news = shop.handle.news(&mut told, look, shop.now);
