@@ -9,6 +9,7 @@ use anyhow::{Context, anyhow};
 use axum::Router;
 use kube::Client;
 use sidestep_control::routing::{self, Published};
+use sidestep_control::streams::prompt;
 use sidestep_proxy::{Proxy, proxy};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -47,7 +48,7 @@ impl Parts {
         self.until_stopped(what, |stop| async move {
             // Streams have no end of their own: what is open when the role stops is closed.
             tokio::select! {
-                served = axum::serve(listener, router).into_future() => Ok(served?),
+                served = axum::serve(prompt(listener), router).into_future() => Ok(served?),
                 () = stop.cancelled() => Ok(()),
             }
         });

@@ -17,6 +17,7 @@
 //! | [`reconcile`] | one driver per kind: observe, decide, write |
 //! | [`rollout`] | what a rollout does next: `sidestep-decide` |
 //! | [`routing`] | Services, EndpointSlices and Splits → the proxy's table |
+//! | [`streams`] | listeners of servers that stream |
 //! | [`wire`] | objects as they come off the wire: JSON first, then their type |
 
 pub mod cache;
@@ -29,6 +30,7 @@ pub mod measure;
 pub mod metrics;
 pub mod reconcile;
 pub mod routing;
+pub mod streams;
 pub mod wire;
 
 pub use sidestep_decide::{analysis, api, rollout};

@@ -86,6 +86,7 @@ use self::logs::PodLogs;
 use self::persist::{Damage, Folder};
 use self::store::Store;
 pub use self::strict::{FieldError, Problem};
+use crate::streams::prompt;
 
 /// Namespaces that are there from the beginning.
 const NAMESPACES: &[&str] = &["default", "kube-system", "sidestep-system"];
@@ -258,7 +259,7 @@ impl Local {
 }
 
 async fn serve(listener: TcpListener, server: http::Server, closing: CancellationToken) {
-    let served = axum::serve(listener, http::router(server))
+    let served = axum::serve(prompt(listener), http::router(server))
         .with_graceful_shutdown(closing.cancelled_owned());
     if let Err(error) = served.await {
         tracing::error!(%error, "the API server ended");
