@@ -5,6 +5,9 @@ use super::state::{Pause, PauseReason};
 use super::time;
 use super::turn::{Resume, Turn};
 
+/// How soon to look again at a pause that a person ends, who is seen at once: in case a watch has missed it.
+const PERSON_SECONDS: i64 = 300;
+
 /// Adds the pause of a pause step, or asks to be called when its time is over.
 pub(super) fn reconcile(turn: &mut Turn<'_>) {
     let Some(Step::Pause(length)) = turn.step() else {
@@ -22,7 +25,10 @@ pub(super) fn reconcile(turn: &mut Turn<'_>) {
         }
     };
     match length {
-        PauseFor::Person => turn.wait("pause", "a person to promote".to_owned(), None),
+        PauseFor::Person => {
+            turn.look_again(time::after(turn.now, PERSON_SECONDS));
+            turn.expect("pause", "a person to promote".to_owned());
+        }
         PauseFor::Time { seconds, written } => {
             let until = time::after(since, *seconds);
             if until < turn.now && turn.is_halted() {

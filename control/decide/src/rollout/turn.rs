@@ -235,6 +235,12 @@ impl<'a> Turn<'a> {
             .get_or_insert_with(|| waiting(reason, message, until));
     }
 
+    /// Names what the rollout waits for, where the caller says when to look again.
+    pub(super) fn expect(&mut self, reason: &str, message: String) {
+        self.waiting
+            .get_or_insert_with(|| waiting(reason, message, None));
+    }
+
     /// Names what clearing up after the rollout waits for; shown when nothing else is.
     pub(super) fn wait_after(&mut self, reason: &str, message: String, until: Option<Timestamp>) {
         self.look_again(until.unwrap_or_else(|| time::after(self.now, POLL_SECONDS)));
@@ -256,8 +262,7 @@ impl<'a> Turn<'a> {
     /// Names what the rollout waits for, if nobody has named anything, where somebody else says when to look again.
     pub(super) fn note(&mut self, reason: &str, message: String) {
         if self.aftermath.is_none() {
-            self.waiting
-                .get_or_insert_with(|| waiting(reason, message, None));
+            self.expect(reason, message);
         }
     }
 

@@ -129,20 +129,15 @@ fn what_has_its_size_waits_for_nobody() {
 }
 
 #[test]
-fn a_canary_without_pods_waits_for_nobody() {
-    let model = empty();
-    let named = waits_for(&model.decide()).0.to_owned();
-    assert_eq!(
-        (named.as_str(), model.decide().again),
-        ("pause", again(&model))
-    );
-}
-
-/// When a pause that only a person ends is looked at again.
-fn again(model: &Model) -> Option<jiff::Timestamp> {
-    let mut resting = updated(Model::routed(5, &pause_at(&[20])));
-    resting.now = model.now;
-    resting.decide().again
+fn a_pause_waits_for_a_person_and_is_seldom_looked_at() {
+    for model in [empty(), updated(Model::routed(5, &pause_at(&[20])))] {
+        let decision = model.decide();
+        assert_eq!(waits_for(&decision), ("pause", "a person to promote"));
+        assert_eq!(
+            decision.again,
+            Some(crate::rollout::time::after(model.now, 300))
+        );
+    }
 }
 
 #[test]
