@@ -15,7 +15,7 @@ use sidestep_control::reconcile::routers::{Policy, Routers};
 use sidestep_control::wire::Collection;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::rollouts::Rollouts;
+use super::rollouts::{Rollouts, undisputed};
 use super::{failure, now, print};
 use crate::cli::ReleaseArgs;
 use crate::client::Session;
@@ -92,6 +92,10 @@ async fn all(session: &Session, everywhere: bool) -> anyhow::Result<Vec<(Rollout
 
 /// Takes our routing out of the Rollout, unless something would go wrong then.
 async fn begin(rollouts: &Rollouts, name: &str) -> anyhow::Result<()> {
+    undisputed(async || try_begin(rollouts, name).await).await
+}
+
+async fn try_begin(rollouts: &Rollouts, name: &str) -> anyhow::Result<()> {
     let json = rollouts.get_json(name).await?;
     let rollout = typed(&json)?;
     let split = split(rollouts, name).await?;
@@ -196,4 +200,42 @@ async fn revision_services(rollouts: &Rollouts, rollout: &Rollout) -> kube::Resu
         .filter(is_its)
         .map(ResourceExt::name_any)
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::commands::script::{Script, conflict};
+
+    const ROLLOUT: &str = "/apis/argoproj.io/v1alpha1/namespaces/there/rollouts/web";
+
+    fn rollout(version: &str) -> Value {
+        json!({
+            "apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout",
+            "metadata": {"name": "web", "namespace": "there", "generation": 1, "resourceVersion": version},
+            "spec": {"strategy": {"canary": {"trafficRouting": {"plugins": {"sidestep/proxy": {}}}}}},
+            "status": {"observedGeneration": "1", "stableRS": "a", "currentPodHash": "a"},
+        })
+    }
+
+    #[tokio::test]
+    async fn a_change_in_between_is_read_and_judged_again() {
+        let script = Script::default()
+            .answer("GET", ROLLOUT, rollout("1"))
+            .answer("GET", ROLLOUT, rollout("2"))
+            .fail("PATCH", ROLLOUT, conflict())
+            .answer("PATCH", ROLLOUT, rollout("3"));
+        begin(&script.rollouts(), "web").await.unwrap();
+        let mut written = script.requests();
+        written.retain(|request| request.starts_with("PATCH"));
+        let version =
+            |request: &String| request.split_once("resourceVersion").unwrap().1.to_owned();
+        let versions: Vec<_> = written.iter().map(version).collect();
+        assert!(
+            versions[0].starts_with(r#"":"1""#) && versions[1].starts_with(r#"":"2""#),
+            "{versions:?}"
+        );
+    }
 }

@@ -72,13 +72,29 @@ impl Rollouts {
     }
 }
 
+/// How often a write is tried when someone else has changed the object in between, as in Argo (`cmd/set`, `maxAttempts`).
+const ATTEMPTS: usize = 5;
+
+/// Reads, judges and writes; once more from the start, five times in all, as long as what was read has been changed in between.
+pub(crate) async fn undisputed<T>(
+    mut attempt: impl AsyncFnMut() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    for _ in 1..ATTEMPTS {
+        match attempt().await {
+            Err(error) if error.downcast_ref().is_some_and(is_conflict) => {}
+            done => return done,
+        }
+    }
+    attempt().await
+}
+
 /// Whether the API server answered 404.
 pub(crate) fn is_not_found(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
 /// Whether the object was changed by someone else in between.
-pub(crate) fn is_conflict(error: &kube::Error) -> bool {
+fn is_conflict(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 409)
 }
 

@@ -6,12 +6,9 @@ use kube::api::{Api, ApiResource, DynamicObject, PostParams};
 use serde_json::Value;
 
 use super::print;
-use super::rollouts::{Rollouts, is_conflict};
+use super::rollouts::{Rollouts, undisputed};
 use crate::cli::SetImageArgs;
 use crate::settings::ContainerImage;
-
-/// How often a write is tried when someone else has changed the object in between, as in Argo (`cmd/set`, `maxAttempts`).
-const ATTEMPTS: usize = 5;
 
 /// Sets the image and answers the kind (lower case) and name of what was changed: the rollout, or the Deployment it refers to.
 pub(crate) async fn set_image(
@@ -19,15 +16,7 @@ pub(crate) async fn set_image(
     name: &str,
     image: &ContainerImage,
 ) -> anyhow::Result<(&'static str, String)> {
-    let mut attempt = 1;
-    loop {
-        match try_set(rollouts, name, image).await {
-            Err(error) if attempt < ATTEMPTS && error.downcast_ref().is_some_and(is_conflict) => {
-                attempt += 1
-            }
-            done => return done,
-        }
-    }
+    undisputed(async || try_set(rollouts, name, image).await).await
 }
 
 /// Sets the image and says so.
@@ -215,7 +204,7 @@ mod tests {
                 .await
                 .is_err()
         );
-        assert_eq!(script.requests().len(), 2 * ATTEMPTS);
+        assert_eq!(script.requests().len(), 2 * 5);
         let script = Script::default()
             .answer("GET", ROLLOUT, old.clone())
             .fail("PUT", ROLLOUT, conflict())
