@@ -244,9 +244,7 @@ fn fleet(context: &Context, split: &Split) -> observed::Fleet {
     let mut view = context
         .fleet
         .view(fleet, &uid, split.metadata.generation.unwrap_or_default());
-    // A proxy that does not know routes acknowledges a Split without having read them.
-    let asks_for_routes = split.spec.rules.iter().any(|rule| !rule.routes.is_empty());
-    if asks_for_routes || split::has_lost(context, split) {
+    if split::has_lost(context, split) {
         view.behind.clone_from(&view.proxies);
         view.verified_at = None;
     }

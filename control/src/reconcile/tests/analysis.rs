@@ -89,30 +89,24 @@ async fn a_run_by_hand_asks_with_its_secret_and_writes_none_of_it() {
 }
 
 /// A way to the API server on which nobody may read Secrets.
-fn without_secrets(inner: Client) -> Client {
-    let service = tower::service_fn(move |request: Request<kube::client::Body>| {
-        let inner = inner.clone();
-        async move {
-            if request.uri().path().contains("/secrets/") {
-                let status = Status::failure("secrets \"web\" is forbidden", "Forbidden");
-                let body = json!(status.with_code(403)).to_string();
-                let response = Response::builder().status(403);
-                return Ok(response.body(Body::from(body)).unwrap());
-            }
-            inner
-                .send(request)
-                .await
-                .map(|answer| answer.map(Body::new))
-        }
-    });
-    Client::new(service, NS)
+async fn without_secrets(
+    direct: Client,
+    request: Request<kube::client::Body>,
+) -> kube::Result<Response<Body>> {
+    if request.uri().path().contains("/secrets/") {
+        let status = Status::failure("secrets \"web\" is forbidden", "Forbidden");
+        let body = json!(status.with_code(403)).to_string();
+        let response = Response::builder().status(403);
+        return Ok(response.body(Body::from(body)).unwrap());
+    }
+    Ok(direct.send(request).await?.map(Body::new))
 }
 
 #[tokio::test]
 async fn a_run_whose_secret_may_not_be_read_says_so_and_ends() {
     let mut stage = Stage::new().await;
     stage.stop_controller().await;
-    stage.start_controller_with(without_secrets(stage.local.client().unwrap()));
+    stage.start_controller_through(without_secrets);
     let token =
         json!({"name": "token", "valueFrom": {"secretKeyRef": {"name": "web", "key": "token"}}});
     let metric = json!({"name": "m", "provider": {"web": {"url": "http://127.0.0.1:1/"}}});

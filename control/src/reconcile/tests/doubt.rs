@@ -33,12 +33,6 @@ struct Events {
 }
 
 impl Way {
-    fn client(&self, inner: &Client) -> Client {
-        let (way, inner) = (self.clone(), inner.clone());
-        let service = tower::service_fn(move |request| way.clone().send(inner.clone(), request));
-        Client::new(service, "default")
-    }
-
     async fn send(
         self,
         inner: Client,
@@ -111,7 +105,8 @@ async fn no_decision_is_made_without_a_write_whose_answer_is_lost() {
     stage.until("web", |seen| seen.phase() == "Healthy").await;
     stage.stop_controller().await;
     let way = Way::default();
-    stage.start_controller_with(way.client(&stage.local.client().unwrap()));
+    let through = way.clone();
+    stage.start_controller_through(move |direct, request| through.clone().send(direct, request));
     let mut changes = stage.local.store.subscribe(stage.local.store.version());
 
     stage.set_image("web", "yellow");
@@ -144,29 +139,28 @@ fn numbers_at_first(changes: &mut Subscription) -> Vec<String> {
 }
 
 /// A way to the API server on which the first status of the Rollout after a new ReplicaSet meets a conflict.
-fn conflicting(inner: &Client) -> Client {
-    let [made, refused] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
-    let inner = inner.clone();
-    let service = tower::service_fn(move |request: Request<kube::client::Body>| {
+#[derive(Clone, Debug, Default)]
+struct Conflicting {
+    made: Arc<AtomicBool>,
+    refused: Arc<AtomicBool>,
+}
+
+impl Conflicting {
+    async fn send(
+        self,
+        direct: Client,
+        request: Request<kube::client::Body>,
+    ) -> kube::Result<Response<Body>> {
         let path = request.uri().path();
         if *request.method() == Method::POST && path.ends_with("/replicasets") {
-            made.store(true, Ordering::Relaxed);
+            self.made.store(true, Ordering::Relaxed);
         }
-        let is_status = path.ends_with("/rollouts/web/status") && made.load(Ordering::Relaxed);
-        let refuses = is_status && !refused.swap(true, Ordering::Relaxed);
-        let inner = inner.clone();
-        async move {
-            match refuses {
-                true => Ok(conflict()),
-                false => inner
-                    .send(request)
-                    .await
-                    .map(|answer| answer.map(Body::new))
-                    .map_err(|_| Lost),
-            }
+        let is_status = path.ends_with("/rollouts/web/status") && self.made.load(Ordering::Relaxed);
+        match is_status && !self.refused.swap(true, Ordering::Relaxed) {
+            true => Ok(conflict()),
+            false => Ok(direct.send(request).await?.map(Body::new)),
         }
-    });
-    Client::new(service, "default")
+    }
 }
 
 fn conflict() -> Response<Body> {
@@ -187,7 +181,8 @@ async fn what_was_done_is_told_though_the_status_is_refused() {
     stage.create(&kinds::ROLLOUT, rollout("web", "blue", &steps()));
     stage.until("web", |seen| seen.phase() == "Healthy").await;
     stage.stop_controller().await;
-    stage.start_controller_with(conflicting(&stage.local.client().unwrap()));
+    let way = Conflicting::default();
+    stage.start_controller_through(move |direct, request| way.clone().send(direct, request));
     stage.set_image("web", "yellow");
     let paused = stage.until("web", |seen| seen.phase() == "Paused").await;
     let made = format!("Created ReplicaSet web-{} (revision 2)", paused.current());

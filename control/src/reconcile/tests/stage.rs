@@ -14,6 +14,7 @@ use axum::body::Body;
 use axum::extract::State as Shared;
 use axum::routing::get;
 use futures::StreamExt;
+use http::{Request, Response};
 use kube::Client;
 use serde_json::{Value, json};
 use sidestep_proxy::table::{Pick, PlannedSplit, Source, Table, Target};
@@ -102,12 +103,19 @@ impl Stage {
     }
 
     pub(super) fn start_controller(&mut self) {
-        self.start_controller_with(self.local.client().unwrap());
+        self.begin(self.local.client().unwrap(), ready(()));
     }
 
-    /// Starts a controller that works through `client`.
-    pub(super) fn start_controller_with(&mut self, client: Client) {
-        self.begin(client, ready(()));
+    /// Starts a controller whose requests go through `way`, which is given a client that reaches the API server.
+    pub(super) fn start_controller_through<W, A, E>(&mut self, way: W)
+    where
+        W: Fn(Client, Request<kube::client::Body>) -> A + Clone + Send + 'static,
+        A: Future<Output = Result<Response<Body>, E>> + Send + 'static,
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let direct = self.local.client().unwrap();
+        let service = tower::service_fn(move |request| way(direct.clone(), request));
+        self.begin(Client::new(service, NS), ready(()));
     }
 
     /// Starts a controller that never leads.
