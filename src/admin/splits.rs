@@ -8,7 +8,7 @@ use futures::Stream;
 use jiff::Timestamp;
 use sidestep_control::fleet::pace;
 use sidestep_control::fleet::report::{
-    Counters, Gone, Hello, Latency, Line, Ping, RuleReport, SCHEMA, SplitReport, Told as RoundTold,
+    Counters, Gone, Hello, Latency, Line, Ping, RoundTold, RuleReport, SCHEMA, SplitReport,
     VersionReport,
 };
 use sidestep_proxy::live::{Outcome, cells, latency};

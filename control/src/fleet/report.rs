@@ -31,7 +31,7 @@ pub enum Line {
     /// Nothing more to say for now, but here.
     Ping(Ping),
     /// All that had been counted when this was written has been told. Only where `every` was asked for.
-    Told(Told),
+    Told(RoundTold),
 }
 
 /// Who speaks.
@@ -163,7 +163,7 @@ pub struct Ping {}
 
 /// A line without content.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Told {}
+pub struct RoundTold {}
 
 #[cfg(test)]
 mod tests {

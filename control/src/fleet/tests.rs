@@ -98,6 +98,17 @@ impl Stub {
     }
 }
 
+/// The version that [`report`] speaks of.
+fn canary() -> VersionKey {
+    VersionKey {
+        namespace: "ns".into(),
+        split: "web".into(),
+        uid: "u".into(),
+        version: "canary".into(),
+        revision: "abc".into(),
+    }
+}
+
 async fn stream(Shared(said): Shared<Arc<Said>>, RawQuery(query): RawQuery) -> Body {
     let lines = said.lines.subscribe();
     said.asked
@@ -254,14 +265,7 @@ async fn a_proxy_that_restarts_acknowledges_anew_and_counts_from_zero() {
     second.say(report(3, 0.2, 6));
     scene.becomes(3, View::verifies).await;
 
-    let key = VersionKey {
-        namespace: "ns".into(),
-        split: "web".into(),
-        uid: "u".into(),
-        version: "canary".into(),
-        revision: "abc".into(),
-    };
-    let window = scene.fleet.window(&key, begin, now()).unwrap();
+    let window = scene.fleet.window(&canary(), begin, now()).unwrap();
     assert_eq!(window.proxies, 2);
     assert_eq!(window.gone, ["first"]);
     assert_eq!(window.in_flight, 1);
@@ -354,14 +358,7 @@ fn a_draining_proxy_still_counts() {
     assert_eq!(proxy.view(2).behind, ["proxy"]);
     proxy.hears(3, [split(report(2, 0.2, 25))]);
     assert!(proxy.view(2).verifies());
-    let key = VersionKey {
-        namespace: "ns".into(),
-        split: "web".into(),
-        uid: "u".into(),
-        version: "canary".into(),
-        revision: "abc".into(),
-    };
-    let window = proxy.state.history.window(&key, at(2), at(4)).unwrap();
+    let window = proxy.state.history.window(&canary(), at(2), at(4)).unwrap();
     assert_eq!((window.tally.requests, window.gone.len()), (15, 0));
 }
 
