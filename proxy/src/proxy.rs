@@ -263,8 +263,8 @@ impl Proxy {
         }
     }
 
-    /// Ends the proxy: asks clients to go elsewhere while still accepting for the grace time (none if it never listened), then closes the listeners, finishes
-    /// what is in flight and cuts what is left at the deadline. Returns when all threads have ended.
+    /// Ends the proxy: asks clients to go elsewhere while still accepting for the grace time (none if it never listened), then closes the
+    /// listeners, finishes what is in flight and cuts what is left at the deadline. Returns when all threads have ended.
     ///
     /// Cancel safe: called again, it goes on where it was.
     pub async fn drain(&self) {

@@ -288,9 +288,7 @@ impl Seen {
             versions: versions.collect(),
         }
     }
-}
 
-impl Seen {
     /// Whether the Split is served alike, whatever was counted.
     fn is_of_same_state(&self, other: &Self) -> bool {
         let left = |seen: &Self| {
