@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use k8s_openapi::api::core::v1::{Secret, Service};
+use k8s_openapi::api::core::v1::{Secret, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::api::ObjectMeta;
@@ -68,11 +68,16 @@ impl Journal {
         self.0.news.notified().await;
     }
 
-    /// Hears of Services: nothing but the ports of a revision Service can change without its being attached elsewhere.
+    /// Hears of Services: nothing but the ports of a revision Service can change without its being attached elsewhere. Whom a Service
+    /// selects is no news, though a Rollout changes it at most of its steps: its slices say who that is.
     pub fn of_services(&self) -> Listener<Service> {
+        fn shown(service: &Service) -> Option<(&Option<String>, &Option<Vec<ServicePort>>)> {
+            let spec = service.spec.as_ref()?;
+            Some((&spec.type_, &spec.ports))
+        }
         self.listener(
             |old: &Service, new: &Service| {
-                old.spec == new.spec && old.metadata.labels == new.metadata.labels
+                shown(old) == shown(new) && old.metadata.labels == new.metadata.labels
             },
             |change, changes| {
                 let mut known = change.old.into_iter().chain(change.new);

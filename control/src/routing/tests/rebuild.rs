@@ -305,6 +305,18 @@ fn what_no_table_shows_makes_none() {
     let mut scene = Scene::new();
     scene.slice(0, "-canary", Some(1));
     assert_eq!(scene.turn(), "not", "as it was");
+    let (namespace, name) = APPS[0];
+    let metadata = json!({"namespace": namespace, "name": name});
+    let spec = json!({"ports": http(), "selector": {"rollouts-pod-template-hash": "next"}});
+    apply(
+        &scene.sources.services,
+        json!({"metadata": metadata, "spec": spec}),
+    );
+    assert_eq!(
+        scene.turn(),
+        "not",
+        "whom a Service selects: its slices say who that is"
+    );
     let metadata = json!({"namespace": "default", "name": "web-apex", "labels": {
         "kubernetes.io/service-name": "web", "endpointslice.kubernetes.io/managed-by": "sidestep.dev",
     }});
