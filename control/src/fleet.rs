@@ -78,6 +78,8 @@ struct Shared {
     state: Mutex<State>,
     /// Tells of [`State::is_known`] once it is true.
     known: watch::Sender<bool>,
+    /// Tells of every change of which somebody is woken.
+    heard: watch::Sender<()>,
     /// How often each proxy is to tell its counters.
     pace: watch::Sender<Duration>,
     listener: Listener,
@@ -91,6 +93,7 @@ impl Fleet {
         Self(Arc::new(Shared {
             state: Mutex::default(),
             known: watch::Sender::new(false),
+            heard: watch::Sender::default(),
             pace: watch::Sender::new(pace::SHORTEST),
             listener,
             waiting: Notify::new(),
@@ -100,6 +103,17 @@ impl Fleet {
     /// What the proxies of a fleet say of the Split with this uid, at this generation or a later one.
     pub fn view(&self, fleet: &str, uid: &str, generation: i64) -> View {
         self.state().view(fleet, uid, generation)
+    }
+
+    /// Returns once the proxies of a fleet serve the Split with this uid, at this generation or a later one, with effective shares as
+    /// desired. Cancel safe.
+    pub async fn verifies(&self, fleet: &str, uid: &str, generation: i64) {
+        let mut heard = self.0.heard.subscribe();
+        let verified = heard.wait_for(|()| self.view(fleet, uid, generation).verifies());
+        // The sender lives as long as `self`.
+        if verified.await.is_err() {
+            warn!("a fleet went away while it was waited for");
+        }
     }
 
     /// What the proxies of a fleet serve of a Split's weighted rules: of several proxies, the one farthest from the weights.
@@ -199,7 +213,7 @@ impl Fleet {
         }
         self.note_if_known();
         if is_news {
-            (self.0.listener)(&Wake::All);
+            self.tell(&Wake::All);
         }
     }
 
@@ -255,7 +269,7 @@ impl Fleet {
             self.0.waiting.notified().await;
             tokio::time::sleep(WAKE_EVERY).await;
             let waiting = self.state().waiting();
-            waiting.iter().for_each(|wake| (self.0.listener)(wake));
+            waiting.iter().for_each(|wake| self.tell(wake));
         }
     }
 
@@ -276,8 +290,13 @@ impl Fleet {
 
     fn wake(&self, wake: Option<Wake>) {
         if let Some(wake) = wake {
-            (self.0.listener)(&wake);
+            self.tell(&wake);
         }
+    }
+
+    fn tell(&self, wake: &Wake) {
+        self.0.heard.send_replace(());
+        (self.0.listener)(wake);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Mutex;
+use std::task::Poll;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{RawQuery, State as Shared};
 use axum::routing::get;
-use futures::StreamExt;
+use futures::{StreamExt, poll};
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
@@ -207,11 +209,17 @@ async fn a_proxy_that_lags_is_named_until_it_has_caught_up() {
     assert!(!view.verifies());
     assert_eq!(view.proxies.len(), 2);
 
+    let fleet = scene.fleet.clone();
+    let mut verified = pin!(fleet.verifies("default", "u", 2));
+    assert_eq!(poll!(&mut verified), Poll::Pending);
     slow.say(report(2, 0.1, 0));
     scene
         .becomes(2, |view| view.acknowledges() && view.short == ["slow"])
         .await;
+    assert_eq!(poll!(&mut verified), Poll::Pending);
     slow.say(report(2, 0.2, 0));
+    let limit = Duration::from_secs(10);
+    tokio::time::timeout(limit, verified).await.unwrap();
     let view = scene.becomes(2, View::verifies).await;
     assert!(view.verified_at.is_some());
     assert_eq!(view.in_flight["abc"], 2);

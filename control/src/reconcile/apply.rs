@@ -31,8 +31,9 @@ pub struct Writer<'a> {
     context: &'a Context,
     scene: &'a Scene,
     key: Key,
-    /// Versions that our own writes of this turn have brought, by kind and name: the next write rests on those.
-    versions: HashMap<(String, String), String>,
+    /// What our own writes of this turn have made of objects, by kind and name: the next write rests on those. Of what is deleted there
+    /// is no version.
+    written: HashMap<(String, String), ObjectMeta>,
 }
 
 /// Which part of an object a patch goes to.
@@ -49,7 +50,7 @@ impl<'a> Writer<'a> {
             context,
             scene,
             key: Key::Rollout(scene.name.clone()),
-            versions: HashMap::new(),
+            written: HashMap::new(),
         }
     }
 
@@ -189,19 +190,16 @@ impl<'a> Writer<'a> {
 
     /// Whether the Rollout has a Split of its own after what was written.
     pub fn has_split(&self) -> bool {
-        match self.versions.get(&self.split()) {
-            Some(version) => !version.is_empty(),
+        match self.written_split() {
+            Some(written) => written.resource_version.is_some(),
             None => self.scene.own_split().is_some(),
         }
     }
 
-    /// Whether this turn has written the Rollout's Split.
-    pub fn has_written_split(&self) -> bool {
-        self.versions.contains_key(&self.split())
-    }
-
-    fn split(&self) -> (String, String) {
-        (Split::kind(&()).into_owned(), self.scene.name.name.clone())
+    /// The Rollout's Split as this turn has written it, if it has.
+    pub fn written_split(&self) -> Option<&ObjectMeta> {
+        let key = (Split::kind(&()).into_owned(), self.scene.name.name.clone());
+        self.written.get(&key)
     }
 
     /// Makes a ReplicaSet that nobody controls the Rollout's own, or lets go of one (R1.4).
@@ -441,16 +439,15 @@ impl<'a> Writer<'a> {
         let written = writes.send(&self.key, place, request).await;
         let kind = K::kind(&()).into_owned();
         let written = written.map_err(|source| Error::api(format!("{kind} {name}"), source))?;
-        let version = written.resource_version.unwrap_or_default();
-        self.versions.insert((kind, name.to_owned()), version);
+        self.written.insert((kind, name.to_owned()), written);
         Ok(())
     }
 
     /// The version a write rests on: our own last write's, else the one that was observed.
     fn version<K: Kind>(&self, name: &str) -> Result<String, Error> {
         let key = (K::kind(&()).into_owned(), name.to_owned());
-        if let Some(version) = self.versions.get(&key) {
-            return Ok(version.clone());
+        if let Some(written) = self.written.get(&key) {
+            return Ok(written.resource_version.clone().unwrap_or_default());
         }
         let observed = match self.observed_version(&key) {
             Some(version) => Some(version),

@@ -1,9 +1,12 @@
 //! The driver for Rollouts: observe → plan → decide → apply → status.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::core::{Selector, SelectorExt};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 use tracing::warn;
 
 use super::apply::Writer;
@@ -12,10 +15,13 @@ use super::observe::{self, Scene};
 use super::{Context, Error, apex, behind, split, status, words};
 use crate::api::labels;
 use crate::api::rollout::RolloutStatus;
-use crate::api::split::{Memory, SplitStatus};
+use crate::api::split::{DEFAULT_FLEET, Memory, SplitStatus};
 use crate::rollout::decision::{Event, EventKind};
 use crate::rollout::{Action, Decision, State, decide};
 use crate::rollout::{plan, restart};
+
+/// How long proxies have to answer to a Split before it is said that they have not yet.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Looks at one Rollout and does what follows; answers when to look again by itself.
 ///
@@ -102,11 +108,31 @@ async fn step(
         tell(Some(done));
     }
     write_memory(context, scene, writer, &decision.memory, now).await?;
+    if is_answered(context, &decision, writer).await {
+        return Ok(Some(now));
+    }
     write_status(scene, writer, &decision).await?;
     tell(None);
     let about_routers = context.routers.look_again(&scene.rollout, now);
     let again = decision.again.into_iter().chain(about_routers);
     Ok(again.chain(about_apexes).min())
+}
+
+/// Whether the proxies serve the Split that this turn has written. They mostly do by now, and then the status is old before it is written:
+/// the turn ends as if we had died here, and the next one says it with their answer.
+async fn is_answered(context: &Context, decision: &Decision, writer: &Writer<'_>) -> bool {
+    let is_split = |action: &&Action| matches!(action, Action::WriteSplit(_));
+    let Some(Action::WriteSplit(split)) = decision.actions.iter().find(is_split) else {
+        return false;
+    };
+    let Some(written) = writer.written_split() else {
+        return false;
+    };
+    let fleet = split.fleet.as_deref().unwrap_or(DEFAULT_FLEET);
+    let uid = written.uid.as_deref().unwrap_or_default();
+    let generation = written.generation.unwrap_or_default();
+    let answer = context.fleet.verifies(fleet, uid, generation);
+    timeout(PATIENCE, answer).await.is_ok()
 }
 
 fn state(scene: &Scene) -> State {
@@ -214,7 +240,7 @@ fn split_status(
     let split = scene.own_split();
     let old = split.and_then(|split| split.status.clone());
     let old = old.unwrap_or_default();
-    let said = split.filter(|_| !writer.has_written_split());
+    let said = split.filter(|_| writer.written_split().is_none());
     let said = said.map(|split| split::said(context, split, now));
     let new = SplitStatus {
         memory: memory.clone(),

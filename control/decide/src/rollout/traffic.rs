@@ -30,8 +30,9 @@ pub(super) fn route(turn: &mut Turn<'_>) {
     let changed = record(turn, routing, stable, &trial);
     let wanted = split(turn, routing, stable, &trial, changed.is_some());
     turn.carried = wanted.needed(&turn.new.hash);
-    write(turn, &wanted);
-    if let Some(details) = changed {
+    let is_written = write(turn, &wanted);
+    // Of a weight that the Split has already it was told when that was written: the status comes late.
+    if let Some(details) = changed.filter(|details| is_written || details.is_empty()) {
         let message = format!("Traffic weight updated {details}");
         turn.report("TrafficWeightUpdated", message);
     }
@@ -313,12 +314,12 @@ fn rules(turn: &Turn<'_>, routing: &Routing, trial: &Trial<'_>) -> Vec<SplitRule
     rules
 }
 
-/// Writes the Split where it differs. Weights that are not served as recorded are not verified any more.
-pub(super) fn write(turn: &mut Turn<'_>, wanted: &Split) {
+/// Writes the Split where it differs, and says whether it does. Weights that are not served as recorded are not verified any more.
+pub(super) fn write(turn: &mut Turn<'_>, wanted: &Split) -> bool {
     let written = turn.observed.split.as_ref().map(|written| &written.split);
     turn.settled = written == Some(wanted) && turn.observed.fleet.acknowledges();
     if written == Some(wanted) {
-        return;
+        return false;
     }
     let fleet = |split: &Split| split.fleet.clone();
     if written.map(fleet) != Some(fleet(wanted)) {
@@ -334,6 +335,7 @@ pub(super) fn write(turn: &mut Turn<'_>, wanted: &Split) {
     turn.next.memory.generation = Some(turn.next.memory.generation.unwrap_or(0) + 1);
     let missing = missing(turn);
     turn.wait("acknowledgement", missing, None);
+    true
 }
 
 /// Weights of the weighted rule by revision, without those that get nothing and those of experiments.

@@ -50,6 +50,8 @@ pub(super) struct Controller {
     look_at: Option<i64>,
     /// What is left to write.
     writes: VecDeque<Write>,
+    /// When this turn has written the Split, if it has.
+    split_since: Option<i64>,
     /// How long after the writes it looks again by itself, in milliseconds.
     again: Option<i64>,
     /// What it tells as they are done.
@@ -87,6 +89,7 @@ impl Controller {
             planned: None,
             look_at: None,
             writes: VecDeque::new(),
+            split_since: None,
             again: None,
             to_tell: Vec::new(),
             done: 0,
@@ -318,6 +321,7 @@ impl Controller {
             let wait = again.duration_since(now).as_millis();
             i64::try_from(wait).unwrap_or(i64::MAX).clamp(1, LONGEST)
         });
+        self.split_since = None;
         (self.to_tell, self.done) = (decision.events, 0);
         self.tell(Some(0));
         self.writes
@@ -361,7 +365,10 @@ impl Controller {
 
     /// Does the next write, after the guards have had a look at it.
     pub(super) fn write(&mut self, world: &mut World) -> Result<(), Broken> {
-        let Some(write) = self.writes.pop_front().filter(|_| self.is_up) else {
+        if !self.is_up || self.is_answered(world) {
+            return Ok(());
+        }
+        let Some(write) = self.writes.pop_front() else {
             return Ok(());
         };
         let trouble = trouble(world);
@@ -384,11 +391,13 @@ impl Controller {
             }
         }
         let is_action = matches!(write, Write::Action(_));
+        let is_split = matches!(write, Write::Action(Action::WriteSplit(_)));
         if !is_known {
             self.doubt = Some(write);
         } else if is_action && result.is_ok() {
             self.done += 1;
             self.tell(Some(self.done));
+            self.split_since = is_split.then_some(world.now).or(self.split_since);
         }
         match (result, trouble) {
             (Ok(_), Some(Trouble::DiesAfter)) => self.die(world),
@@ -405,6 +414,30 @@ impl Controller {
             (Ok(_), _) => self.write_soon(world),
         }
         Ok(())
+    }
+
+    /// Whether the status waits for the proxies to answer to the Split that was written, or is left to the next look, since they have.
+    fn is_answered(&mut self, world: &mut World) -> bool {
+        let is_action = |write: &Write| matches!(write, Write::Action(_));
+        let Some(since) = self
+            .split_since
+            .filter(|_| !self.writes.iter().any(is_action))
+        else {
+            return false;
+        };
+        let split = world.split.as_ref().map(|split| split.written.clone());
+        if world.fleet(split.as_ref()).verifies() {
+            world.note(|_| "the proxies answer before the status is written".to_owned());
+            self.writes.clear();
+            self.wake(world, 1);
+            return true;
+        }
+        let waits = world.now < since + PATIENCE;
+        match waits {
+            true => world.after(5, Due::Write),
+            false => self.split_since = None,
+        }
+        waits
     }
 
     /// The rest is left out, and it looks again.
@@ -490,6 +523,9 @@ fn line(action: &Action) -> String {
     }
     format!("{action:?}")
 }
+
+/// How long proxies have to answer to a Split before it is said that they have not yet, in milliseconds.
+const PATIENCE: i64 = 50;
 
 /// A day, in milliseconds: a timer longer than any walk.
 const LONGEST: i64 = 86_400_000;

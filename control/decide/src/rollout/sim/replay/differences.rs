@@ -80,36 +80,6 @@ pub(super) const DIFFERENCES: &[Difference] = &[
         ],
         row: "`trafficRouting` blocks of routers that are not there (R2.22, `vs-missing`)",
     },
-    // The first deploy.
-    Difference {
-        recordings: &[
-            "dynamic-stable-abort-and-back",
-            "routed-v1-v2-broken-v3",
-            "routed-v1-v2-v3",
-        ],
-        track: "states",
-        argo: &[],
-        ours: &["stable V1 current V1 flags - step 2 Progressing service cutover pending"],
-        row: HEALTHY,
-    },
-    Difference {
-        recordings: &["routed-two-weights"],
-        track: "states",
-        argo: &[],
-        ours: &["stable V1 current V1 flags - step 3 Progressing service cutover pending"],
-        row: HEALTHY,
-    },
-    Difference {
-        recordings: &[
-            "routed-abort-retry",
-            "routed-promote-full",
-            "routed-weight-down",
-        ],
-        track: "states",
-        argo: &[],
-        ours: &["stable V1 current V1 flags - step 4 Progressing service cutover pending"],
-        row: HEALTHY,
-    },
     // Promotions.
     Difference {
         recordings: &["routed-two-weights"],
