@@ -239,7 +239,7 @@ fn about_router(plan: &Plan) -> Option<(Verdict, String)> {
 fn about_providers(rollout: &Rollout, templates: &Templates) -> Vec<String> {
     let used = used(rollout, templates);
     let mut complaints = Vec::new();
-    for (name, template) in used {
+    for ((_, name), template) in used {
         for metric in &template.metrics {
             if let Some(refusal) = measure::refusal(metric) {
                 let metric = &metric.name;
@@ -250,25 +250,57 @@ fn about_providers(rollout: &Rollout, templates: &Templates) -> Vec<String> {
     complaints
 }
 
-/// The templates that a Rollout names, and those that they name.
+/// The templates that a Rollout names, and those that they name, by scope (whether that is the cluster) and name.
 fn used<'a>(
     rollout: &Rollout,
     templates: &'a Templates,
-) -> BTreeMap<String, &'a AnalysisTemplateSpec> {
+) -> BTreeMap<(bool, String), &'a AnalysisTemplateSpec> {
     let mut open = sidestep_control::reconcile::observe::analyses(&rollout.spec);
     let mut used = BTreeMap::new();
     while let Some(reference) = open.pop() {
         let name = reference.template_name;
-        let known = match reference.cluster_scope {
-            Some(true) => &templates.cluster,
-            Some(false) | None => &templates.namespaced,
+        let of_cluster = reference.cluster_scope == Some(true);
+        let known = match of_cluster {
+            true => &templates.cluster,
+            false => &templates.namespaced,
         };
         let Some(template) = known.get(&name) else {
             continue; // the plan complains of it
         };
-        if used.insert(name, template).is_none() {
+        if used.insert((of_cluster, name), template).is_none() {
             open.extend(template.templates.iter().cloned());
         }
     }
     used
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates_of_one_name_and_two_scopes_are_both_looked_at() {
+        let template = |provider: &str| {
+            let metric = json!({"name": "m", "provider": {provider: {}}});
+            let template = json!({"metrics": [metric]});
+            serde_json::from_value::<AnalysisTemplateSpec>(template).unwrap()
+        };
+        let named = |provider| BTreeMap::from([("check".to_owned(), template(provider))]);
+        let templates = Templates {
+            namespaced: named("datadog"),
+            cluster: named("wavefront"),
+        };
+        let references =
+            json!([{"templateName": "check"}, {"templateName": "check", "clusterScope": true}]);
+        let rollout = json!({
+            "metadata": {"name": "web"},
+            "spec": {"strategy": {"canary": {"analysis": {"templates": references}}}},
+        });
+        let rollout: Rollout = serde_json::from_value(rollout).unwrap();
+        let complaints = about_providers(&rollout, &templates).concat();
+        assert!(
+            complaints.contains("datadog") && complaints.contains("wavefront"),
+            "{complaints}"
+        );
+    }
 }
