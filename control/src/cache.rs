@@ -142,16 +142,16 @@ impl<K> Cache<K> {
         kept?.read()
     }
 
-    /// All objects of a namespace, by name.
-    pub fn list(&self, namespace: &str) -> Vec<Arc<K>> {
+    /// All objects of a namespace, by name, each read when it is its turn.
+    pub fn list(&self, namespace: &str) -> impl Iterator<Item = Arc<K>> + use<K> {
         let names = self.read().namespaces.get(namespace).map(valid);
-        opened(&names.unwrap_or_default())
+        opened(names.unwrap_or_default())
     }
 
     /// The objects of a namespace that hold a word, by name.
     pub fn holding(&self, namespace: &str, word: &str) -> Vec<Arc<K>> {
         let found = self.read().holding(namespace, word);
-        opened(&found)
+        opened(found).collect()
     }
 
     /// All objects that hold a word, by namespace and name.
@@ -161,13 +161,14 @@ impl<K> Cache<K> {
         let found = namespaces.flat_map(|namespace| objects.holding(namespace, word));
         let found: Vec<_> = found.collect();
         drop(objects);
-        opened(&found)
+        opened(found).collect()
     }
 
-    /// All objects, by namespace and name.
-    pub fn all(&self) -> Vec<Arc<K>> {
+    /// All objects, by namespace and name, each read when it is its turn: at once they would take many times the room that they are
+    /// kept in.
+    pub fn all(&self) -> impl Iterator<Item = Arc<K>> + use<K> {
         let all: Vec<_> = self.read().namespaces.values().flat_map(valid).collect();
-        opened(&all)
+        opened(all)
     }
 
     /// All objects that do not parse, by namespace and name.
@@ -445,8 +446,8 @@ fn valid<K>(names: &BTreeMap<String, Parsed<K>>) -> Vec<Kept<K>> {
 }
 
 /// Reads what was found, once the lock is free.
-fn opened<K>(kept: &[Kept<K>]) -> Vec<Arc<K>> {
-    kept.iter().filter_map(Kept::read).collect()
+fn opened<K>(kept: Vec<Kept<K>>) -> impl Iterator<Item = Arc<K>> {
+    kept.into_iter().filter_map(|kept| kept.read())
 }
 
 impl<K> Clone for Cache<K> {
@@ -545,7 +546,7 @@ mod tests {
         }
         assert_eq!(take(&log), ["b 2>3", "a 1>-"]);
         assert!(cache.get("ns", "a").is_none());
-        assert_eq!(cache.list("ns").len(), 1);
+        assert_eq!(cache.list("ns").count(), 1);
     }
 
     #[test]

@@ -255,7 +255,7 @@ async fn resync(context: Arc<Context>, keys: Keys, config: Config) {
 fn add_apexes(context: &Context, keys: &Keys, config: &Config) {
     if config.has_apexes() {
         let splits = context.objects.splits.all();
-        splits.iter().for_each(|split| keys.add_apexes(split));
+        splits.for_each(|split| keys.add_apexes(&split));
     }
 }
 
@@ -348,7 +348,7 @@ fn on_fleet(keys: &Keys, objects: &Objects, with_apexes: bool) -> fleet::Listene
             .get(namespace, name)
             .iter()
             .for_each(|split| add(split)),
-        Wake::All => splits.all().iter().for_each(|split| add(split)),
+        Wake::All => splits.all().for_each(|split| add(&split)),
     })
 }
 

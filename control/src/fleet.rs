@@ -167,7 +167,7 @@ impl Fleet {
         let (slices, feeds) = ([of_service.0, of_label.0], join(of_service.1, of_label.1));
         let mut feeding = pin!(feeds);
         let follow = |streams: &mut Streams| {
-            let listed = slices.each_ref().map(Cache::all).concat();
+            let listed = slices.iter().flat_map(Cache::all).collect::<Vec<_>>();
             self.follow(members(&listed, &config.service), streams);
         };
         let mut waking = pin!(self.wake_those_who_wait());

@@ -231,11 +231,9 @@ impl Metrics {
         let mut page = Page::default();
         let objects = &self.context.objects;
         let rollouts = objects.rollouts.all();
-        rollouts
-            .iter()
-            .for_each(|rollout| page.add_rollout(rollout));
+        rollouts.for_each(|rollout| page.add_rollout(&rollout));
         let runs = objects.runs.all();
-        runs.iter().for_each(|run| page.add_run(run));
+        runs.for_each(|run| page.add_run(&run));
         for template in objects.templates.all() {
             page.gauge(
                 TEMPLATE_INFO,

@@ -143,12 +143,9 @@ pub(super) fn on_run(keys: &Keys) -> Listener<AnalysisRun> {
 
 pub(super) fn on_template<K: 'static>(keys: &Keys, rollouts: &Cache<Rollout>) -> Listener<K> {
     let (keys, rollouts) = (Arc::clone(keys), rollouts.clone());
-    Box::new(move |change| {
-        let rollouts = match change.namespace {
-            "" => rollouts.all(),
-            namespace => rollouts.list(namespace),
-        };
-        keys.add_rollouts(rollouts);
+    Box::new(move |change| match change.namespace {
+        "" => keys.add_rollouts(rollouts.all()),
+        namespace => keys.add_rollouts(rollouts.list(namespace)),
     })
 }
 
@@ -186,7 +183,7 @@ impl Lanes<Key> {
         }
     }
 
-    fn add_rollouts(&self, rollouts: Vec<Arc<Rollout>>) {
+    fn add_rollouts(&self, rollouts: impl IntoIterator<Item = Arc<Rollout>>) {
         for rollout in rollouts {
             self.add(Key::Rollout(Name::of(&rollout.metadata)));
         }

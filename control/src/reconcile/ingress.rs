@@ -60,9 +60,9 @@ pub fn trim(ingress: &mut Value) {
 
 /// The way in for a class; of several Services the oldest.
 fn entrance(objects: &Objects, class: &str) -> Option<Arc<Service>> {
-    let mut all = objects.entrances.all();
-    all.retain(|service| class_of(service) == Some(class));
-    all.into_iter().min_by_key(|service| {
+    let all = objects.entrances.all();
+    let of_class = all.filter(|service| class_of(service) == Some(class));
+    of_class.min_by_key(|service| {
         let created = service.metadata.creation_timestamp.as_ref();
         (created.map(|time| time.0), service.name_any())
     })

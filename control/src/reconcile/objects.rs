@@ -249,10 +249,10 @@ impl Objects {
 
     /// The keys of all Rollouts and AnalysisRuns, and of the Ingresses that are read.
     pub fn keys(&self) -> impl Iterator<Item = Key> {
-        let rollouts = self.rollouts.all().into_iter();
-        let runs = self.runs.all().into_iter();
+        let rollouts = self.rollouts.all();
+        let runs = self.runs.all();
         let rollouts = rollouts.map(|rollout| Key::Rollout(Name::of(&rollout.metadata)));
-        let ingresses = self.ingresses.all().into_iter();
+        let ingresses = self.ingresses.all();
         rollouts
             .chain(runs.map(|run| Key::AnalysisRun(Name::of(&run.metadata))))
             .chain(ingresses.map(|ingress| Key::Ingress(Name::of(&ingress.metadata))))

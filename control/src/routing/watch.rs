@@ -197,10 +197,10 @@ impl Objects for Sources {
         let splits = of_kind("Split", self.splits.malformed());
         let ingresses = of_kind("Ingress", self.ingresses.malformed());
         Snapshot {
-            services: self.services.all(),
-            slices: self.slices.all(),
-            splits: self.splits.all(),
-            ingresses: self.ingresses.all(),
+            services: self.services.all().collect(),
+            slices: self.slices.all().collect(),
+            splits: self.splits.all().collect(),
+            ingresses: self.ingresses.all().collect(),
             malformed_services: self.services.malformed(),
             malformed: slices.chain(splits).chain(ingresses).collect(),
         }
@@ -215,7 +215,7 @@ impl Objects for Sources {
     }
 
     fn slices(&self, namespace: &str) -> Vec<Arc<EndpointSlice>> {
-        self.slices.list(namespace)
+        self.slices.list(namespace).collect()
     }
 }
 
