@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-/// The example server, as `cargo test` and `./test` build it beside the binary.
+/// The example server, as `cargo test` and `./test` build it beside the binary. With `--test` cargo leaves it as it is.
 pub(crate) fn origin() -> PathBuf {
     let folder = Path::new(env!("CARGO_BIN_EXE_sidestep")).parent().unwrap();
     let origin = folder.join("examples/origin");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/origin.rs");
+    let written = |file: &Path| file.metadata().and_then(|file| file.modified()).ok();
     assert!(
-        origin.exists(),
-        "{origin:?} is missing: cargo build --example origin"
+        written(&origin) >= written(&source),
+        "{origin:?} is missing or old: cargo build --example origin"
     );
     origin
 }
