@@ -10,8 +10,9 @@ use crate::support::cluster::World;
 pub(crate) const CONTROLLER: &str = "controller";
 
 /// Names and units of a row's columns.
-pub(crate) const HEADER: &str = "rollouts  MiB     CPU %   writes  template to pod, ms          ready to verified, ms\n\
-                                 \x20                                p50    p90    max    n      p50    p90    max    n";
+pub(crate) const HEADER: &str = "\
+rollouts  MiB     CPU %   writes  template to pod, ms        ready to served, ms        ready to verified, ms
+                                    p50    p90    max    n     p50    p90    max    n     p50    p90    max    n";
 
 /// What the controller has used so far.
 #[derive(Debug)]

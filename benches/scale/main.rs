@@ -2,8 +2,8 @@
 //!
 //! Every Rollout has two pods, a stable and a canary Service, and a weighted step behind two proxies. At each size, when all are Healthy:
 //! what the controller holds in memory, what it costs and writes while nothing happens, and then, for one Rollout after another, how long
-//! a new template takes to become a canary's pod, and the weight to be verified on every proxy once that pod is ready. Times are taken from the
-//! watches of an observer, who sees things as late as everybody.
+//! a new template takes to become a canary's pod, and once that pod is ready, the weight to be served by every proxy, as the last one says, and
+//! to be verified in the Rollout's status. Other times are taken from the watches of an observer, who sees things as late as everybody.
 //!
 //! The pods are simulated: a task of the bench that serves, and says at once that it is ready.
 
@@ -51,13 +51,15 @@ async fn main() {
         rollouts::grow(&world, begun..size).await;
         let at_rest = rest(&world).await;
         let mut pod = Spread::default();
+        let mut served = Spread::default();
         let mut verified = Spread::default();
         for index in (begun..size).take(RELEASES) {
             let times = release::time(&world, index).await;
             pod.add(times.pod);
+            served.add(times.served);
             verified.add(times.verified);
         }
-        println!("{size:8}  {at_rest}  {pod}  {verified}");
+        println!("{size:8}  {at_rest}  {pod}  {served}  {verified}");
         begun = size;
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams};
@@ -13,7 +14,7 @@ use kube::runtime::{WatchStreamExt as _, watcher as watch};
 use kube::{Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use sidestep_control::api::Rollout;
+use sidestep_control::api::{Rollout, Split};
 use tokio::time::{Instant, timeout};
 
 use crate::rollouts::{container, name};
@@ -26,7 +27,9 @@ use crate::support::session::DEADLINE;
 pub(crate) struct Times {
     /// From the answer to the change of the template to the canary's first pod.
     pub(crate) pod: Duration,
-    /// From that pod's readiness to the weight verified on every proxy.
+    /// From that pod's readiness to the word of the last proxy that it serves the weight, as the Split's status has it.
+    pub(crate) served: Duration,
+    /// From that pod's readiness to the Rollout's status, which says so.
     pub(crate) verified: Duration,
 }
 
@@ -54,16 +57,36 @@ pub(crate) async fn time(world: &World, number: usize) -> Times {
     let ((seen, ready), verified) = tokio::join!(canary(&mut pods), rollout.seen(is_verified));
     Times {
         pod: seen - begun,
-        verified: verified.saturating_duration_since(ready),
+        served: (last_word(world, &name).await - ready.clock)
+            .try_into()
+            .unwrap_or_default(),
+        verified: verified.saturating_duration_since(ready.at),
     }
 }
 
+/// When the last proxy said that it serves the Split.
+async fn last_word(world: &World, name: &str) -> Timestamp {
+    let split = world.api::<Split>().get(name).await.unwrap();
+    let verified = split.status.unwrap().memory.verified.unwrap();
+    assert_eq!(Some(verified.generation), split.metadata.generation);
+    verified.at.0
+}
+
+/// A moment, for comparison with others of this process and with what is written.
+struct Moment {
+    at: Instant,
+    clock: Timestamp,
+}
+
 /// When the first pod that is not an old one was seen, and when it was seen ready.
-async fn canary(pods: &mut Sight<Pod>) -> (Instant, Instant) {
+async fn canary(pods: &mut Sight<Pod>) -> (Instant, Moment) {
     let old = std::mem::take(&mut pods.listed);
     let is_new = |pod: &Pod| !old.contains(&pod.name_any());
     let seen = pods.seen(is_new).await;
-    (seen, pods.seen(|pod| is_new(pod) && is_ready(pod)).await)
+    let at = pods.seen(|pod| is_new(pod) && is_ready(pod)).await;
+    #[expect(clippy::disallowed_methods, reason = "what is written has wall time")]
+    let clock = Timestamp::now();
+    (seen, Moment { at, clock })
 }
 
 /// Half of the traffic goes to the canary, at every proxy.
