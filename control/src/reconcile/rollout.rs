@@ -17,8 +17,9 @@ use crate::api::labels;
 use crate::api::rollout::RolloutStatus;
 use crate::api::split::{DEFAULT_FLEET, Memory, SplitStatus};
 use crate::rollout::decision::{Event, EventKind};
+use crate::rollout::plan::{self, Invalid};
+use crate::rollout::restart;
 use crate::rollout::{Action, Decision, State, decide};
-use crate::rollout::{plan, restart};
 
 /// How long proxies have to answer to a Split before it is said that they have not yet.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -69,20 +70,7 @@ async fn step(
         Err(_) if behind::is_behind(context, scene, &references).await? => {
             return Err(Error::Stale("what the spec names".to_owned()));
         }
-        Err(complaints) => {
-            let observed = observe::observed(context, scene);
-            let decision = plan::refuse(&observed.rollout, &state, &complaints, now);
-            let first = complaints
-                .first()
-                .map(ToString::to_string)
-                .unwrap_or_default();
-            write_memory(context, scene, writer, &decision.memory, now).await?;
-            if write_status(scene, writer, &decision).await? {
-                let all: Vec<String> = complaints.iter().map(ToString::to_string).collect();
-                warn!(rollout = %scene.name, "the spec is invalid: {}", all.join("; "));
-            }
-            return Err(Error::Invalid(first));
-        }
+        Err(complaints) => return refuse(context, scene, writer, &complaints, now).await,
     };
     let selector = Selector::try_from(plan.selector.clone()).ok();
     if settle_ownership(context, scene, writer, selector.as_ref()).await? {
@@ -116,6 +104,24 @@ async fn step(
     let about_routers = context.routers.look_again(&scene.rollout, now);
     let again = decision.again.into_iter().chain(about_routers);
     Ok(again.chain(about_apexes).min())
+}
+
+/// Says in the status what is wrong with the spec, and does nothing else.
+async fn refuse(
+    context: &Context,
+    scene: &Scene,
+    writer: &mut Writer<'_>,
+    complaints: &[Invalid],
+    now: Timestamp,
+) -> Result<Option<Timestamp>, Error> {
+    let observed = observe::observed(context, scene);
+    let decision = plan::refuse(&observed.rollout, &state(scene), complaints, now);
+    write_memory(context, scene, writer, &decision.memory, now).await?;
+    let all: Vec<String> = complaints.iter().map(ToString::to_string).collect();
+    if write_status(scene, writer, &decision).await? {
+        warn!(rollout = %scene.name, "the spec is invalid: {}", all.join("; "));
+    }
+    Err(Error::Invalid(all.into_iter().next().unwrap_or_default()))
 }
 
 /// Whether the proxies serve the Split that this turn has written. They mostly do by now, and then the status is old before it is written:
