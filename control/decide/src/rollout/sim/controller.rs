@@ -418,11 +418,8 @@ impl Controller {
 
     /// Whether the status waits for the proxies to answer to the Split that was written, or is left to the next look, since they have.
     fn is_answered(&mut self, world: &mut World) -> bool {
-        let is_action = |write: &Write| matches!(write, Write::Action(_));
-        let Some(since) = self
-            .split_since
-            .filter(|_| !self.writes.iter().any(is_action))
-        else {
+        let is_status = matches!(self.writes.front(), Some(Write::Status(_)));
+        let Some(since) = self.split_since.filter(|_| is_status) else {
             return false;
         };
         let split = world.split.as_ref().map(|split| split.written.clone());
