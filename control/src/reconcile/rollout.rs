@@ -1,7 +1,5 @@
 //! The driver for Rollouts: observe → plan → decide → apply → status.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::core::{Selector, SelectorExt};
@@ -16,13 +14,10 @@ use super::{Context, Error, apex, behind, split, status, words};
 use crate::api::labels;
 use crate::api::rollout::RolloutStatus;
 use crate::api::split::{DEFAULT_FLEET, Memory, SplitStatus};
-use crate::rollout::decision::{Event, EventKind};
+use crate::rollout::decision::{Event, EventKind, PATIENCE};
 use crate::rollout::plan::{self, Invalid};
 use crate::rollout::restart;
 use crate::rollout::{Action, Decision, State, decide};
-
-/// How long proxies have to answer to a Split before it is said that they have not yet.
-const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Looks at one Rollout and does what follows; answers when to look again by itself.
 ///

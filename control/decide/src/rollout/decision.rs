@@ -3,6 +3,7 @@
 //! Every action done twice is done once, and dying between any two of them is safe: the next decision finds what is missing.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -14,6 +15,10 @@ use super::split::Split;
 use crate::api::analysis::AnalysisRun;
 use crate::api::rollout::RolloutStatus;
 use crate::api::split::Memory;
+
+/// How long the status of a decision that writes the Split waits for every proxy to serve it. Where they do by then, the status is left to
+/// the next decision, which knows of it; else it says that they do not yet.
+pub const PATIENCE: Duration = Duration::from_millis(50);
 
 /// What follows from a plan, a state and what is.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -105,7 +110,7 @@ pub enum Action {
         /// The revision.
         hash: String,
     },
-    /// Creates or replaces the Split's spec.
+    /// Creates or replaces the Split's spec. See [`PATIENCE`] for what comes after it.
     WriteSplit(Split),
     /// Deletes the Split: routing was taken out of the spec, and nothing is left of it.
     DeleteSplit,

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -16,7 +17,7 @@ use super::world::{Due, Kind, World};
 use super::{Broken, Scene, Tamper, switches};
 use crate::api::rollout::{Rollout, RolloutStatus};
 use crate::api::split::Memory;
-use crate::rollout::decision::{Action, Decision, Event, Told};
+use crate::rollout::decision::{Action, Decision, Event, PATIENCE, Told};
 use crate::rollout::memory::recall;
 use crate::rollout::observed::{Observed, Pod, Revision};
 use crate::rollout::plan::{self, Invalid, plan};
@@ -429,7 +430,8 @@ impl Controller {
             self.wake(world, 1);
             return true;
         }
-        let waits = world.now < since + PATIENCE;
+        let waited = Duration::from_millis(world.now.abs_diff(since));
+        let waits = waited < PATIENCE;
         match waits {
             true => world.after(5, Due::Write),
             false => self.split_since = None,
@@ -520,9 +522,6 @@ fn line(action: &Action) -> String {
     }
     format!("{action:?}")
 }
-
-/// How long proxies have to answer to a Split before it is said that they have not yet, in milliseconds.
-const PATIENCE: i64 = 50;
 
 /// A day, in milliseconds: a timer longer than any walk.
 const LONGEST: i64 = 86_400_000;
