@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::StreamExt as _;
-use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use serde_json::{Value, json};
@@ -116,7 +115,7 @@ impl Scene {
         (verified, watch)
     }
 
-    /// The first write of a Split makes generation 1, and every further one of its spec the next.
+    /// The first write of a Split makes generation 1, which is no change of a weight, and every further one of its spec the next.
     fn written(&self) -> Times {
         let requests = self.world.requests(CONTROLLER);
         let writes = requests.iter().filter(|request| {
@@ -127,11 +126,7 @@ impl Scene {
                     || right == Some("update splits.sidestep.dev"))
         });
         let times = writes.map(|request| request.received);
-        (1..)
-            .zip(times)
-            .collect::<Vec<(i64, Timestamp)>>()
-            .into_iter()
-            .collect()
+        (1..).zip(times).skip(1).collect()
     }
 }
 
