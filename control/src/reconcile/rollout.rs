@@ -133,7 +133,7 @@ async fn is_answered(context: &Context, decision: &Decision, writer: &Writer<'_>
     let uid = written.uid.as_deref().unwrap_or_default();
     let generation = written.generation.unwrap_or_default();
     let answer = context.fleet.verifies(fleet, uid, generation);
-    timeout(PATIENCE, answer).await.is_ok()
+    timeout(PATIENCE.unsigned_abs(), answer).await.is_ok()
 }
 
 fn state(scene: &Scene) -> State {

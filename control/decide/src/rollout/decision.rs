@@ -3,9 +3,8 @@
 //! Every action done twice is done once, and dying between any two of them is safe: the next decision finds what is missing.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -18,7 +17,7 @@ use crate::api::split::Memory;
 
 /// How long the status of a decision that writes the Split waits for every proxy to serve it. Where they do by then, the status is left to
 /// the next decision, which knows of it; else it says that they do not yet.
-pub const PATIENCE: Duration = Duration::from_millis(50);
+pub const PATIENCE: SignedDuration = SignedDuration::from_millis(50);
 
 /// What follows from a plan, a state and what is.
 #[derive(Clone, Debug, Default, PartialEq)]

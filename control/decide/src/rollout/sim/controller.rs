@@ -2,9 +2,8 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::api::{Seen, Write};
 use super::doubt;
@@ -430,7 +429,7 @@ impl Controller {
             self.wake(world, 1);
             return true;
         }
-        let waited = Duration::from_millis(world.now.abs_diff(since));
+        let waited = SignedDuration::from_millis(world.now - since);
         let waits = waited < PATIENCE;
         match waits {
             true => world.after(5, Due::Write),
