@@ -16,6 +16,7 @@ use prometheus::proto::{
 use prometheus::{Error, Registry};
 
 use crate::api::{AnalysisRun, Rollout};
+use crate::reconcile::events::Told;
 use crate::reconcile::objects::{Key, Name};
 use crate::reconcile::{Context, lock};
 
@@ -244,14 +245,21 @@ impl Metrics {
                 1.0,
             );
         }
-        for (told, count) in self.context.events.tally() {
-            let labels = [
-                ("namespace", told.namespace.as_str()),
-                ("name", &told.name),
-                ("type", told.kind),
-                ("reason", told.reason),
-            ];
-            page.counter(ROLLOUT_EVENTS, &labels, count);
+        for (name, told) in self.context.events.tally() {
+            for Told {
+                kind,
+                reason,
+                count,
+            } in told
+            {
+                let labels = [
+                    ("namespace", name.namespace.as_str()),
+                    ("name", &name.name),
+                    ("type", kind),
+                    ("reason", reason),
+                ];
+                page.counter(ROLLOUT_EVENTS, &labels, count);
+            }
         }
         let mut looks = lock(&self.looks);
         // What is gone is no longer told.

@@ -26,8 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ObjectReference;
-use kube::{Client, Resource};
+use kube::{Client, ResourceExt};
 
 use self::apex::Apexes;
 use self::events::Events;
@@ -78,8 +77,8 @@ pub struct Context {
     pub apexes: Apexes,
     /// What keys wait for.
     writes: Writes,
-    /// Rollouts that were looked at, so that something can still be said of one that is gone.
-    known: Mutex<HashMap<Name, ObjectReference>>,
+    /// The uids of Rollouts that were looked at, so that something can still be said of one that is gone.
+    known: Mutex<HashMap<Name, String>>,
     /// ReplicaSet names that others have taken, by Rollout.
     taken: Mutex<HashMap<Name, BTreeSet<String>>>,
 }
@@ -170,11 +169,12 @@ impl Context {
     }
 
     fn meet(&self, rollout: &Name, object: &Rollout) {
-        lock(&self.known).insert(rollout.clone(), object.object_ref(&()));
+        let uid = object.uid().unwrap_or_default();
+        lock(&self.known).insert(rollout.clone(), uid);
     }
 
-    /// Forgets a Rollout that is gone; returns which it was.
-    fn forget(&self, rollout: &Name) -> Option<ObjectReference> {
+    /// Forgets a Rollout that is gone; returns its uid.
+    fn forget(&self, rollout: &Name) -> Option<String> {
         lock(&self.taken).remove(rollout);
         self.apexes.forget(rollout);
         self.writes.forget(&Key::Rollout(rollout.clone()));

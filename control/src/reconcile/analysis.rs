@@ -48,7 +48,7 @@ pub async fn reconcile(
         return Ok(now.checked_add(wait).ok());
     }
     let Some(run) = context.objects.runs.get(&name.namespace, &name.name) else {
-        context.events.forget(&name.namespace, &name.name);
+        context.events.forget(name);
         return Ok(None);
     };
     if run.metadata.deletion_timestamp.is_some() {

@@ -1,7 +1,8 @@
 //! Events about our objects: sent in order by one task, bounded, never in the way of anything.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -14,6 +15,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::lock;
+use super::objects::Name;
 use crate::rollout::decision::Event;
 use crate::wire::Collection;
 
@@ -28,23 +31,21 @@ const COMPONENT: &str = "rollouts-controller";
 #[derive(Clone, Debug)]
 pub struct Events {
     sender: mpsc::Sender<Wire>,
-    /// Told, by (namespace, name, type, reason); for the metrics.
-    tally: Arc<std::sync::Mutex<std::collections::BTreeMap<Told, u64>>>,
+    /// What was told of each object; for the metrics.
+    tally: Arc<Mutex<BTreeMap<Name, Vec<Told>>>>,
     /// Makes names unique within a nanosecond.
-    count: Arc<AtomicU64>,
+    sent: Arc<AtomicU64>,
 }
 
-/// What Events are counted by.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// How often an object's Events of a type and reason were told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Told {
-    /// The object's namespace.
-    pub namespace: String,
-    /// The object's name.
-    pub name: String,
     /// `Normal` or `Warning`.
     pub kind: &'static str,
     /// The reason.
     pub reason: &'static str,
+    /// How often.
+    pub count: u64,
 }
 
 /// Sends what [`Events`] takes.
@@ -58,43 +59,50 @@ impl Events {
         let events = Self {
             sender,
             tally: Arc::default(),
-            count: Arc::default(),
+            sent: Arc::default(),
         };
         (events, Sender(receiver))
     }
 
     /// Tells people about an object. Never waits; when too many wait already, this one is dropped.
     pub fn tell<K: Resource<DynamicType = ()>>(&self, about: &K, event: &Event, now: Timestamp) {
-        self.tell_of(about.object_ref(&()), event, now);
-    }
-
-    /// Tells people about an object that may be gone.
-    pub fn tell_of(&self, object: ObjectReference, event: &Event, now: Timestamp) {
-        let told = Told {
-            namespace: object.namespace.clone().unwrap_or_default(),
-            name: object.name.clone().unwrap_or_default(),
-            kind: event.kind.word(),
-            reason: event.reason,
-        };
-        *super::lock(&self.tally).entry(told).or_default() += 1;
-        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        let object = about.object_ref(&());
+        self.count(&object, event);
+        let number = self.sent.fetch_add(1, Ordering::Relaxed);
         if let Err(error) = self.sender.try_send(wire(object, event, number, now)) {
             debug!(reason = event.reason, %error, "event dropped");
         }
     }
 
-    /// How many of each were told since the process began.
-    pub fn tally(&self) -> Vec<(Told, u64)> {
-        super::lock(&self.tally)
-            .iter()
-            .map(|(told, count)| (told.clone(), *count))
-            .collect()
+    /// How many of each were told since the process began, by the object's name.
+    pub fn tally(&self) -> BTreeMap<Name, Vec<Told>> {
+        lock(&self.tally).clone()
     }
 
     /// Forgets the counts of an object that is gone.
-    pub fn forget(&self, namespace: &str, name: &str) {
-        super::lock(&self.tally)
-            .retain(|told, _| (told.namespace.as_str(), told.name.as_str()) != (namespace, name));
+    pub fn forget(&self, name: &Name) {
+        lock(&self.tally).remove(name);
+    }
+
+    fn count(&self, object: &ObjectReference, event: &Event) {
+        let name = Name {
+            namespace: object.namespace.clone().unwrap_or_default(),
+            name: object.name.clone().unwrap_or_default(),
+        };
+        let (kind, reason) = (event.kind.word(), event.reason);
+        let mut tally = lock(&self.tally);
+        let told = tally.entry(name).or_default();
+        match told
+            .iter_mut()
+            .find(|told| (told.kind, told.reason) == (kind, reason))
+        {
+            Some(told) => told.count += 1,
+            None => told.push(Told {
+                kind,
+                reason,
+                count: 1,
+            }),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use kube::ResourceExt;
+use kube::api::ObjectMeta;
 use kube::core::{Selector, SelectorExt};
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -11,9 +12,9 @@ use super::apply::Writer;
 use super::objects::{Key, Name, controller_of};
 use super::observe::{self, Scene};
 use super::{Context, Error, apex, behind, split, status, words};
-use crate::api::labels;
 use crate::api::rollout::RolloutStatus;
 use crate::api::split::{DEFAULT_FLEET, Memory, SplitStatus};
+use crate::api::{Rollout, labels};
 use crate::rollout::decision::{Event, EventKind, PATIENCE};
 use crate::rollout::plan::{self, Invalid};
 use crate::rollout::restart;
@@ -270,15 +271,25 @@ async fn write_status(
 
 /// The last Event of a Rollout, which is gone; nothing is remembered of it.
 fn part(context: &Context, name: &Name, now: Timestamp) {
-    if let Some(rollout) = context.forget(name) {
+    if let Some(uid) = context.forget(name) {
+        let metadata = ObjectMeta {
+            namespace: Some(name.namespace.clone()),
+            name: Some(name.name.clone()),
+            uid: Some(uid),
+            ..ObjectMeta::default()
+        };
+        let rollout = Rollout {
+            metadata,
+            ..Rollout::default()
+        };
         let event = Event {
             kind: EventKind::Normal,
             reason: "RolloutDeleted",
             message: format!("Rollout {}/{} is deleted.", name.name, name.namespace),
         };
-        context.events.tell_of(rollout, &event, now);
+        context.events.tell(&rollout, &event, now);
     }
-    context.events.forget(&name.namespace, &name.name);
+    context.events.forget(name);
 }
 
 /// The first Event of a Rollout that nobody has looked at yet.
