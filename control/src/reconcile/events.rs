@@ -165,3 +165,54 @@ fn wire(object: ObjectReference, event: &Event, number: u64, now: Timestamp) -> 
         ..Wire::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+
+    use super::*;
+    use crate::rollout::decision::EventKind;
+
+    #[test]
+    fn events_are_counted_by_object_type_and_reason_until_the_object_is_gone() {
+        let (events, _sender) = Events::new();
+        let name = |name: &str| Name {
+            namespace: "shop".to_owned(),
+            name: name.to_owned(),
+        };
+        let tell = |about: &str, kind, reason| {
+            let mut object = Pod::default();
+            object.metadata.namespace = Some("shop".to_owned());
+            object.metadata.name = Some(about.to_owned());
+            let message = String::new();
+            let event = Event {
+                kind,
+                reason,
+                message,
+            };
+            events.tell(&object, &event, Timestamp::UNIX_EPOCH);
+        };
+        for (about, kind, reason) in [
+            ("web", EventKind::Normal, "RolloutUpdated"),
+            ("web", EventKind::Normal, "RolloutUpdated"),
+            ("web", EventKind::Warning, "RolloutAborted"),
+            ("api", EventKind::Normal, "RolloutUpdated"),
+        ] {
+            tell(about, kind, reason);
+        }
+        let told = |kind, reason, count| Told {
+            kind,
+            reason,
+            count,
+        };
+        let api = (name("api"), vec![told("Normal", "RolloutUpdated", 1)]);
+        let web = vec![
+            told("Normal", "RolloutUpdated", 2),
+            told("Warning", "RolloutAborted", 1),
+        ];
+        let all = BTreeMap::from([api.clone(), (name("web"), web)]);
+        assert_eq!(events.tally(), all);
+        events.forget(&name("web"));
+        assert_eq!(events.tally(), BTreeMap::from([api]));
+    }
+}

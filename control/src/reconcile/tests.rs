@@ -348,17 +348,24 @@ async fn the_end_of_a_rollout_is_told() {
     stage.create(&kinds::ROLLOUT, rollout("web", "blue", &json!([])));
     stage.until("web", |seen| seen.phase() == "Healthy").await;
     let store = stage.local.store.clone();
+    let rollout = store.get(&kinds::ROLLOUT, stage::NS, "web").unwrap();
+    let gone = json!({
+        "apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "namespace": stage::NS, "name": "web",
+        "uid": rollout["metadata"]["uid"],
+    });
     let deletion = crate::local::store::Deletion::default();
     store
         .delete(&kinds::ROLLOUT, stage::NS, "web", &deletion)
         .unwrap();
     let told = move |_: &Seen| {
         let events = store.list(&kinds::EVENT, Some(stage::NS)).objects;
-        let messages = events
+        let last = events
             .iter()
             .filter(|event| event["reason"] == "RolloutDeleted");
-        let messages: Vec<_> = messages.map(|event| event["message"].clone()).collect();
-        messages == ["Rollout web/default is deleted."]
+        let last: Vec<_> = last
+            .map(|event| (event["message"].as_str(), event["involvedObject"].clone()))
+            .collect();
+        last == [(Some("Rollout web/default is deleted."), gone.clone())]
     };
     stage.until("web", told).await;
     stage.close().await;
